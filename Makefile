@@ -1,0 +1,53 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
+
+.PHONY: run test test-slow check truth real-facts fuzz chaos bench clean
+
+run: .venv/installed  ## build the demo dataset, its release and its report
+	$(BIN)/marathon run jobs/demo.yaml
+
+test: .venv/installed-dev  ## run the tests
+	$(BIN)/pytest -n 2
+
+test-slow: .venv/installed-dev  ## sudden death: runs that are stopped, killed, out of disk
+	$(BIN)/pytest -m slow
+
+real-facts: .venv/installed-dev  ## hold facts about real videos against labels (MARATHON_TEST_VIDEOS: their folder)
+	MARATHON_REAL_FACTS=1 $(BIN)/pytest -s tests/test_real_facts.py
+
+fuzz: .venv/installed-dev  ## mutated videos, manifests, jobs and templates, 300 of each
+	$(BIN)/python tests/fuzz.py 300 out/fuzz
+	MARATHON_FUZZ=300 $(BIN)/pytest tests/test_fuzz.py -k "not videos" --timeout 1800
+
+check: .venv/installed-dev  ## lint, types, import directions
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest tests/test_structure.py
+
+truth: .venv/installed-dev  ## score the offline annotator's QA on videos of fresh seeds, against their scripts
+	PYTHONPATH=tests $(BIN)/python -m truth.run
+
+chaos: .venv/installed-dev  ## kill -9 the command, its workers and its ffmpegs at random moments, thirty times
+	$(BIN)/python tests/chaos.py --runs $(or $(RUNS),30)
+
+bench: .venv/installed-dev  ## measure speed and memory: an hour or more, docs/performance.md
+	$(BIN)/python tests/bench/segment.py
+	$(BIN)/python tests/bench/chain.py
+
+clean:
+	rm -rf .venv out
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "marathon needs Python 3.11 to 3.13: make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/pip pyproject.toml .ci/constraints.txt
+	$(INSTALL) --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(INSTALL) --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,5 @@
+"""`python -m marathon_pipeline` is the `marathon` command."""
+
+from marathon_pipeline.cli import main
+
+main()

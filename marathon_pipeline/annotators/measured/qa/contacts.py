@@ -1,0 +1,37 @@
+"""Where one thing comes up against another, and what becomes of that one."""
+
+from marathon_pipeline.annotators.measured.qa.material import Material
+from marathon_pipeline.annotators.measured.story import TOWARDS
+from marathon_pipeline.annotators.measured.words import OPPOSITE
+from marathon_pipeline.records import Fact
+
+
+def known_contacts(material: Material) -> list[Fact]:
+    known = {subject.name for subject in material.subjects}
+    return [fact for fact in material.timeline.of_kind("reaches") if {fact.subject, fact.other} <= known]
+
+
+def effects(material: Material, contact: Fact) -> list[tuple[Fact, str]]:
+    """What becomes of the other thing, as (fact, words)."""
+    found = [
+        fact
+        for fact in material.timeline.of_kind("sets_off", "recolours", subject=contact.subject)
+        if fact.other == contact.other and abs(fact.start - contact.start) <= 2
+    ]
+    return [
+        (fact, f"begins to move {TOWARDS[fact.value]}" if fact.kind == "sets_off" else f"turns {fact.value}")
+        for fact in found
+    ]
+
+
+def side_of(material: Material, contact: Fact) -> str:
+    """The side from which the one comes up against the other."""
+    for fact in material.timeline.of_kind("moves", subject=contact.subject):
+        if fact.start < contact.start < fact.end + 1 and fact.value in ("left", "right"):
+            return OPPOSITE[fact.value]
+    return ""
+
+
+def only_cause(material: Material, contact: Fact, effect: Fact) -> bool:
+    """Whether no other thing has such an effect."""
+    return {fact.subject for fact in material.timeline.of_kind(effect.kind)} == {contact.subject}

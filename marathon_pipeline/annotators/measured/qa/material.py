@@ -1,0 +1,223 @@
+"""What the task functions write from, what they write, and how wrong options are found that the facts refute."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import permutations
+from typing import NamedTuple, TypeVar
+
+from marathon_pipeline.annotators.measured.story import PACES, TOWARDS, WHOLE, Happening, by_the_way, does, happenings
+from marathon_pipeline.annotators.measured.timeline import Setting, Subject, Timeline
+from marathon_pipeline.annotators.measured.words import about, ordinal
+from marathon_pipeline.records import Event, Fact, Span, Summary, digest
+
+VIVID = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
+SHAPES = ("circle", "square", "triangle", "bar")
+CLEAR = 3.0  # seconds between two moments whose order is told
+NEAR = 8.0  # seconds around a moment in which a wrong option must not be true
+_Value = TypeVar("_Value")
+
+
+class Item(NamedTuple):
+    """One question that could be asked. `wrong`: its three wrong options; empty: it is asked openly only."""
+
+    question: str
+    answer: str  # as an option, without capital and full stop
+    wrong: tuple[str, ...]
+    evidence: tuple[Span, ...]
+    about: str  # whom or what it asks about: items should differ in it
+    full: str = ""  # the open answer where it says more than the option
+    closed: bool = False  # it makes no sense without its options
+
+
+Writer = Callable[["Material"], Iterator[Item]]
+
+
+@dataclass(frozen=True)
+class Material:
+    timeline: Timeline
+    events: tuple[Event, ...]
+    summary: Summary
+
+    @cached_property
+    def story(self) -> list[Happening]:
+        return happenings(self.timeline)
+
+    @cached_property
+    def anchors(self) -> list[Happening]:
+        """What a question may name, to say which moment it means."""
+        return [one for one in self.story if one.clear]
+
+    @cached_property
+    def deeds(self) -> list[Happening]:
+        """What things do."""
+        return [one for one in self.story if one.subject not in WHOLE]
+
+    @cached_property
+    def subjects(self) -> tuple[Subject, ...]:
+        return self.timeline.subjects
+
+    @cached_property
+    def settings(self) -> tuple[Setting, ...]:
+        return self.timeline.settings
+
+    def draw(self, salt: object, values: Sequence[_Value], count: int | None = None) -> list[_Value]:
+        """Values in an order that is the video's and the salt's own, at most `count` of them."""
+        keyed = sorted(enumerate(values), key=lambda pair: digest([self.timeline.video_id, str(salt), pair[0]]))
+        return [value for _, value in keyed][:count]
+
+    def vary(self, salt: object, *phrasings: str) -> str:
+        return self.draw(("phrasing", salt), phrasings)[0]
+
+    def three(self, salt: object, right: str, values: Sequence[str]) -> tuple[str, ...]:
+        """Three distinct wrong options, or none where there are not so many."""
+        chosen = self.draw(salt, [value for value in dict.fromkeys(values) if value != right], 3)
+        return tuple(chosen) if len(chosen) == 3 else ()
+
+    # What is false at a time, by the facts.
+
+    @cached_property
+    def true(self) -> list[tuple[str, float, float]]:
+        """(told, start, end) of all that is true, with what is a part of something else."""
+        true = [(one.told, one.start, one.end) for one in self.story]
+        for fact in self.timeline.of_kind("moves", "paces", "grows", "shrinks", "turns", "enters", "leaves", "reaches"):
+            true.append((f"the {fact.subject} {does(fact)}", fact.start, fact.end))
+        for fact in self.timeline.of_kind("enters", "leaves"):
+            what = "comes into view" if fact.kind == "enters" else "goes out of view"
+            true.append((f"the {fact.subject} {what}", fact.start - 4, fact.end + 4))
+        for subject, way, fact in by_the_way(self.timeline):
+            true.append((f"the {subject} moves {TOWARDS[way]}", fact.start - 4, fact.end + 4))
+        return true
+
+    def done_by(self, what: str) -> set[str]:
+        """Who does a thing, at any time."""
+        return {told.removesuffix(f" {what}") for told, _, _ in self.true if told.endswith(f" {what}")}
+
+    def happens(self, told: str, start: float, end: float) -> bool:
+        return any(one == told and low < end and high > start for one, low, high in self.true)
+
+    def elsewhere(self, start: float, end: float) -> list[str]:
+        """What happens in the video, but not between these times."""
+        then = {told for told, low, high in self.true if low < end and high > start}
+        return [told for told in dict.fromkeys(one.told for one in self.story) if told not in then]
+
+    def not_done(self, name: str, start: float, end: float, turns: int = 1) -> list[str]:
+        """What the subject could have done between these times, and did not; at most so many turns of colour."""
+        facts = [
+            fact
+            for fact in self.timeline.facts
+            if fact.start < end and fact.end > start and name in (fact.subject, fact.other)
+        ]
+        done = {(fact.kind, fact.value) for fact in facts if fact.subject == name}
+        ways = {fact.value for fact in facts if fact.kind in ("moves", "sets_off", "enters", "leaves")}
+        pacing = {value for kind, value in done if kind == "paces"}
+        moving = any(kind in ("enters", "leaves") for kind, _ in done)
+        options = []
+        if not pacing and not moving:
+            options += [f"moves {said}" for way, said in TOWARDS.items() if way not in ways]
+        options += [said for axis, said in PACES.items() if not pacing]
+        options += [kind for kind in ("grows", "shrinks") if not any(kind == known for known, _ in done) and not moving]
+        if not any(fact.kind == "turns" for fact in facts):
+            colour, shape = name.split()
+            others = [
+                f"turns {other}"
+                for other in VIVID
+                if other != colour and self.timeline.surely_away(f"{other} {shape}", start, end)
+            ]
+            options += self.draw(("turns", name, start), others, turns)
+        return options
+
+    def away(self, start: float, end: float) -> list[str]:
+        """Names that are surely not in view between these times: first of things that are seen at others."""
+        known = [subject.name for subject in self.subjects]
+        others = [f"{colour} {shape}" for colour in VIVID for shape in SHAPES]
+        names = [*known, *self.draw("others", [name for name in others if name not in known])]
+        return [name for name in names if self.timeline.surely_away(name, start, end)]
+
+    @cached_property
+    def never(self) -> list[str]:
+        """Names of things that never appear, first those of seen colours and seen shapes."""
+        colours = {subject.colour for subject in self.subjects}
+        shapes = {subject.shape for subject in self.subjects}
+        names = [(colour, shape) for colour in VIVID for shape in SHAPES]
+        names = [name for name in names if self.timeline.never(" ".join(name))]
+        names = self.draw("never", names)
+        return [" ".join(name) for name in sorted(names, key=lambda name: -(name[0] in colours) - (name[1] in shapes))]
+
+    def blurred(self, name: str, moment: float) -> bool:
+        """Whether the name comes or goes at this moment by a change of colour, or in a way that was not seen."""
+        turns = [fact.start for fact in self.timeline.of_kind("turns") if name in (fact.subject, fact.other)]
+        unseen = [one.middle for one in self.story if one.kind in ("comes", "goes") and one.subject == name]
+        return any(abs(other - moment) <= 3 for other in [*turns, *unseen])
+
+    def ends_clearly(self, setting: Setting) -> bool:
+        """Whether the setting begins and ends where the video does, or where another one is seen to take its place."""
+        others = [one for one in self.settings if one.view != setting.view]
+        begins = setting.start <= self.timeline.start + 1 or any(0 <= setting.start - one.end <= 4 for one in others)
+        return begins and (
+            setting.end >= self.timeline.end - 1 or any(0 <= one.start - setting.end <= 4 for one in others)
+        )
+
+    def which_stretch(self, subject: Subject, stretch: Span) -> str:
+        """` the second time`, where a subject is in view more than once."""
+        index = subject.stretches.index(stretch)
+        return f" the {ordinal(index)} time" if len(subject.stretches) > 1 else ""
+
+    def which_gap(self, subject: Subject, gap: Span) -> str:
+        index = next(index for index, stretch in enumerate(subject.stretches) if stretch.end == gap.start)
+        return f" the {ordinal(index)} time" if len(subject.stretches) > 2 else ""
+
+    def fully_known(self, subject: Subject) -> bool:
+        """Whether it is sure when the subject is in view and when not, and no colour change makes it come or go."""
+        ends = [moment for stretch in subject.stretches for moment in (stretch.start, stretch.end)]
+        borders = [self.timeline.start - 2, *ends, self.timeline.end + 2]
+        gaps = [Span(start=start, end=end) for start, end in zip(borders[::2], borders[1::2], strict=True)]
+        sure = all(self.timeline.surely_gone(subject.name, gap) for gap in gaps if gap.end - gap.start > CLEAR)
+        told = len(subject.stretches) == len(self.timeline.absences(subject)) + 1 <= 9
+        return sure and told and not any(self.blurred(subject.name, moment) for moment in ends)
+
+    def only_of(self, name: str, start: float, end: float, colour: str = "", shape: str = "") -> bool:
+        """Whether no other thing of that colour, or of that shape, is in view between these times."""
+        others = [
+            f"{colour or one} {shape or two}"
+            for one in ((colour,) if colour else VIVID)
+            for two in ((shape,) if shape else (*SHAPES, "thing"))
+        ]
+        return all(other == name or self.timeline.surely_away(other, start, end) for other in others)
+
+    def alone(self, start: float, end: float) -> Subject | None:
+        """The only subject in view between these times, all the while, where there is just one thing."""
+        seen = {
+            fact.subject
+            for fact in self.timeline.of_kind("visible", "glimpse", "several")
+            if fact.start < end and fact.end > start
+        }
+        subject = self.timeline.subject(next(iter(seen))) if len(seen) == 1 else None
+        held = subject and any(span.start <= start and span.end >= end for span in subject.stretches)
+        return subject if held else None
+
+    def when(self, start: float, end: float, hush: str) -> str:
+        """A moment within the stretch: by what happens then, else by the clock. `hush`: whom it must not name."""
+        for one in self.draw(("when", start), self.anchors):
+            if start + 1.5 <= one.at <= end - 1.5 and hush not in one.clause and one.kind != "camera":
+                return f"at the moment when {one.onset}"
+        return about((start + end) / 2)
+
+
+def orders(things: Sequence[str]) -> list[str]:
+    """The right order of three in words, then the wrong ones."""
+    return [f"first {a}, then {b}, and last {c}" for a, b, c in permutations(things)]
+
+
+def around(moment: float, before: float = 4.0, after: float = 4.0) -> Span:
+    return Span(start=max(0.0, moment - before), end=moment + after)
+
+
+def cut_to(span: Span, timeline: Timeline) -> Span:
+    return Span(start=max(timeline.start, span.start), end=min(timeline.end, span.end))
+
+
+def subject_facts(timeline: Timeline, kind: str) -> list[Fact]:
+    """Facts of one kind about known subjects."""
+    names = {subject.name for subject in timeline.subjects}
+    return [fact for fact in timeline.of_kind(kind) if fact.subject in names]

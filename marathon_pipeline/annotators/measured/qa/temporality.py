@@ -1,0 +1,192 @@
+"""Questions about when, how long, and in which order."""
+
+from collections.abc import Iterator
+from itertools import combinations, pairwise
+
+from marathon_pipeline.annotators.measured.qa.material import CLEAR, NEAR, Item, Material, around, orders
+from marathon_pipeline.annotators.measured.story import Happening
+from marathon_pipeline.annotators.measured.words import duration, factors_apart, ordinal, sentence
+from marathon_pipeline.records import Span
+
+
+def temporal_perception(material: Material) -> Iterator[Item]:
+    """What happens next after, or last before, something."""
+    for before, after in _neighbours(material):
+        if after.at - before.end > 40:
+            continue
+        evidence = (before.span, after.span)
+        start, end = before.start, after.end + NEAR
+        if before.clear:
+            question = material.vary(
+                before.clause,
+                f"What happens next after {before.clause}?",
+                f"What is the next thing that comes about, after {before.clause}?",
+            )
+            yield Item(
+                question,
+                after.told,
+                material.three(question, after.told, material.elsewhere(start, end)),
+                evidence,
+                after.subject,
+            )
+        if after.clear:
+            question = f"What is the last thing to happen before {after.clause}?"
+            wrong = material.elsewhere(before.start - NEAR, after.end)
+            yield Item(question, before.told, material.three(question, before.told, wrong), evidence, before.subject)
+
+
+def duration_perception(material: Material) -> Iterator[Item]:
+    """How long a thing stays, a view lasts, a deed takes."""
+    for subject in material.subjects:
+        for index, stretch in enumerate(subject.stretches):
+            if any(material.blurred(subject.name, moment) for moment in (stretch.start, stretch.end)):
+                continue
+            which = f", the {ordinal(index)} time" if len(subject.stretches) > 1 else ""
+            if index < 9:
+                yield _lasting(
+                    material, "stays in view", f"does {subject.the} stay in view{which}", subject.the, stretch
+                )
+    views = [setting.view for setting in material.settings]
+    for setting in material.settings:
+        if views.count(setting.view) == 1 and material.ends_clearly(setting):
+            view = f"the view that is {setting.view}"
+            yield _lasting(material, "lasts", f"does {view} last", view, setting.span)
+    calm = [
+        fact for fact in material.timeline.of_kind("activity") if fact.value == "calm" and fact.end - fact.start >= NEAR
+    ]
+    if len(calm) == 1 and not any(low < calm[0].end and high > calm[0].start for _, low, high in material.true):
+        span = Span(start=calm[0].start, end=calm[0].end)
+        yield _lasting(material, "stays calm", "does the picture stay calm at a stretch", "the picture", span)
+    for one in material.deeds:
+        if one.kind == "paces" and one.clear:
+            infinitive = "go" + one.does.removeprefix("goes")
+            yield _lasting(
+                material, one.does, f"does the {one.subject} {infinitive}{one.which}", f"the {one.subject}", one.span
+            )
+
+
+def _lasting(material: Material, verb: str, asked: str, who: str, span: Span) -> Item:
+    seconds = span.end - span.start
+    question = f"{material.vary(asked, 'How long', 'For how long')} {asked}?"
+    said, wrong = durations(material, question, seconds)
+    ends = (around(span.start), around(span.end)) if seconds > 20 else (span,)
+    return Item(question, said, wrong, ends, who, sentence(f"it {verb} for {said}"))
+
+
+def durations(material: Material, salt: str, seconds: float) -> tuple[str, tuple[str, ...]]:
+    """A duration in words, and three that differ from it and from each other by more than can be mistaken."""
+    said = duration(seconds)
+    rank = material.draw(("rank", salt), range(4))[0]
+    scale = [duration(value) for value in factors_apart(seconds, rank, material.timeline.end)]
+    return said, tuple(text for text in scale if text != said) if len(scale) == 4 else ()
+
+
+def temporal_reasoning(material: Material) -> Iterator[Item]:
+    """What somebody sees, or has missed, who watches a part only."""
+    timeline = material.timeline
+    length = timeline.end - timeline.start
+    for before, after in _neighbours(material):
+        if after.clear and after.at - before.end >= 5:
+            question = (
+                f"Someone begins to watch just before {after.onset}. What is the last thing that they have missed?"
+            )
+            wrong = material.elsewhere(before.start - NEAR, after.at)
+            evidence = (before.span, around(after.at))
+            yield Item(question, before.told, material.three(question, before.told, wrong), evidence, before.subject)
+    for part, low, high in (("first", 0.0, 1 / 3), ("last", 2 / 3, 1.0), ("middle", 1 / 3, 2 / 3)):
+        third = Span(start=timeline.start + low * length, end=timeline.start + high * length)
+        missing = [f"the {name}" for name in _away_for_sure(material, third)]
+        for subject in material.subjects:
+            seen = sum(
+                min(s.end, third.end) - max(s.start, third.start)
+                for s in subject.stretches
+                if s.start < third.end and s.end > third.start
+            )
+            question = f"Someone watches only the {part} third of the video. Which thing do they get to see?"
+            if seen >= 8:
+                yield Item(
+                    question,
+                    subject.the,
+                    material.three((question, subject.name), subject.the, missing),
+                    (third,),
+                    f"{part} third",
+                    closed=True,
+                )
+            if subject.name in _away_for_sure(material, third):
+                question = f"Does someone who watches only the {part} third of the video get to see {subject.the}?"
+                full = sentence(f"no, {subject.the} is in view at other times only")
+                yield Item(question, "no", (), (third,), subject.the, full)
+
+
+def _away_for_sure(material: Material, span: Span) -> list[str]:
+    return [
+        one.name for one in material.subjects if material.timeline.surely_away(one.name, span.start - 3, span.end + 3)
+    ]
+
+
+def temporal_gap_estimation(material: Material) -> Iterator[Item]:
+    """How much time lies between two moments."""
+    anchors = sorted(material.draw("anchors", material.anchors, 24), key=lambda one: one.at)
+    pairs = [
+        pair for pair in combinations(anchors, 2) if pair[1].at - pair[0].at >= 8 and pair[0].subject != pair[1].subject
+    ]
+    for before, after in material.draw("gaps", pairs, 24):
+        question = material.vary(
+            (before.clause, after.clause),
+            f"How much time passes between the moment when {before.onset} and the moment when {after.onset}?",
+            f"How long does it take from the moment when {before.onset} until {after.onset}?",
+        )
+        said, wrong = durations(material, question, after.at - before.at)
+        full = f"{said[:1].upper()}{said[1:]} pass between the two moments."
+        yield Item(question, said, wrong, (around(before.at), around(after.at)), before.subject, full)
+
+
+def temporal_order(material: Material) -> Iterator[Item]:
+    """In which order three things happen."""
+    once = [one for one in material.anchors if not one.which] or material.anchors
+    for chosen in material.draw("orders", _apart(once), 12):
+        mixed = material.draw(("mixed", chosen[0].clause), [one.clause for one in chosen])
+        clauses = [one.clause for one in chosen]
+        question = material.vary(
+            clauses,
+            f"In which order do these things happen: {'; '.join(mixed)}?",
+            f"Put these in the order of the video: {'; '.join(mixed)}.",
+        )
+        right, *wrong = orders(clauses)
+        yield Item(
+            question,
+            right,
+            material.three(question, right, wrong),
+            tuple(one.span for one in chosen),
+            chosen[0].subject,
+        )
+
+
+def _apart(story: list[Happening]) -> list[tuple[Happening, Happening, Happening]]:
+    """Threes of happenings of which each is over before the next begins."""
+    return [
+        (a, b, c)
+        for a, b, c in combinations(story[:40], 3)
+        if b.start - a.end >= CLEAR
+        and c.start - b.end >= CLEAR
+        and (a.told, b.told, c.told).count(a.told) == 1
+        and b.told != c.told
+    ]
+
+
+def _neighbours(material: Material) -> Iterator[tuple[Happening, Happening]]:
+    """Two happenings in a row, clearly one after the other, with nothing else near the second one."""
+    story = material.story
+    for index, (before, after) in enumerate(pairwise(story)):
+        rest = [
+            one
+            for one in story[:index] + story[index + 2 :]
+            if one.end > before.at - CLEAR and one.start < after.at + CLEAR
+        ]
+        if (
+            after.start - before.end >= CLEAR
+            and not rest
+            and before.told != after.told
+            and material.timeline.accounted(before.start, after.end)
+        ):
+            yield before, after

@@ -1,0 +1,217 @@
+"""What is counted over a whole dataset, and the checks that are held against the counts."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+MAX_WAITING = 0
+MAX_UNVERIFIED = 0
+MAX_EMPTY_TASKS = 0
+MIN_ACCEPTED = 0.9
+MIN_LETTER_P = 0.001
+MAX_LONGEST_IS_RIGHT = 0.4  # 0.25 where length says nothing
+MAX_REPEATED = 0.01
+MAX_ACROSS = 0.1
+
+
+Say = Callable[[float], str]
+
+
+class _Counted(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Histogram(_Counted):
+    """counts[i]: the values from edges[i] up to the next edge, the last one without an upper end."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+class SourceCount(_Counted):
+    videos: int
+    seconds: float
+    qa: int
+
+
+class TaskCount(_Counted):
+    task: str
+    name: str
+    topic: str
+    open: int
+    choice: int
+    wanted_open: int  # what the template asks of the videos that reached this task
+    wanted_choice: int
+    accepted: int  # without problems
+    problems: dict[str, int]
+    not_asked: dict[str, int]  # videos that the task was not asked of, by reason
+    failed: dict[str, int]
+
+    @property
+    def qa(self) -> int:
+        return self.open + self.choice
+
+
+class TopicCount(_Counted):
+    topic: str
+    qa: int
+    share: float
+    published: float  # its share in VideoMarathon
+
+
+class Letters(_Counted):
+    counts: dict[str, int]
+    chi_square: float
+    p: float  # how likely letters drawn evenly are to be at least this uneven
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int]) -> "Letters":
+        """The chi-square test against equal shares of four letters: three degrees of freedom, in closed form."""
+        expected = sum(counts.values()) / len(counts)
+        chi = sum((count - expected) ** 2 for count in counts.values()) / expected if expected else 0.0
+        p = math.erfc(math.sqrt(chi / 2)) + math.sqrt(2 * chi / math.pi) * math.exp(-chi / 2)
+        return cls(counts=dict(counts), chi_square=round(chi, 4), p=round(p, 6))
+
+
+class LongestOption(_Counted):
+    """Among multiple-choice questions of which one option is longer than all others."""
+
+    questions: int
+    right: int
+    share: float
+
+
+class Repeats(_Counted):
+    """QA pairs that are equal but for case, spaces and punctuation."""
+
+    groups: int
+    pairs: int
+    share: float
+
+
+class Duplicates(_Counted):
+    within: Repeats  # same question and options in the same format and video, whatever the answer
+    across: Repeats  # same question, options and answer in several videos; once a video
+    distinct_questions: int
+
+
+class Evidence(_Counted):
+    spans: int
+    span_seconds: Histogram
+    touched: tuple[float, ...]  # per tenth of the video: the share of QA pairs whose evidence reaches into it
+    covered: float  # mean share of a video that the evidence of its QA covers, without pairs about all of it
+
+
+class StageEnd(_Counted):
+    """entered = ok + filtered + failed + waiting; in sources (`download`), videos, or videos times tasks."""
+
+    stage: str
+    entered: int  # what the stage before let through
+    ok: int
+    filtered: dict[str, int]
+    failed: dict[str, int]
+    waiting: int
+
+
+class Check(_Counted):
+    name: str
+    says: str
+    value: float
+    found: str  # the value and its bound as a person reads them
+    bound: str
+    ok: bool
+
+
+class Statistics(_Counted):
+    """All of a dataset's finished videos. Words, letters, duplicates and evidence are those of accepted pairs."""
+
+    videos: int
+    sources: int
+    seconds: float
+    qa: int
+    accepted: int
+    unverified: int  # QA pairs without a verdict
+    annotators: dict[str, int]  # QA pairs by who wrote them
+    data_sources: dict[str, SourceCount]
+    topics: tuple[TopicCount, ...]
+    tasks: tuple[TaskCount, ...]
+    problems: dict[str, int]
+    letters: Letters
+    longest_option: LongestOption
+    question_words: Histogram
+    answer_words: Histogram
+    duplicates: Duplicates
+    evidence: Evidence
+    video_minutes: Histogram
+    events: Histogram  # per video
+    stages: tuple[StageEnd, ...]
+    checks: tuple[Check, ...]
+
+
+def share(part: float, whole: float) -> float:
+    return round(part / whole, 6) if whole else 0.0
+
+
+def checks_of(
+    stages: Sequence[StageEnd],
+    tasks: Sequence[TaskCount],
+    unverified: int,
+    letters: Letters,
+    longest: LongestOption,
+    duplicates: Duplicates,
+) -> tuple[Check, ...]:
+    def check(name: str, value: float, least: float | None, most: float | None, say: Say, says: str) -> Check:
+        bound = f"at least {say(least)}" if least is not None else f"at most {say(most or 0)}"
+        ok = (least is None or value >= least) and (most is None or value <= most)
+        return Check(name=name, says=says, value=value, found=say(value), bound=bound, ok=ok)
+
+    waiting = sum(stage.waiting for stage in stages)
+    empty = sum(1 for task in tasks if task.wanted_open + task.wanted_choice and not task.accepted)
+    accepted = share(sum(task.accepted for task in tasks), sum(task.qa for task in tasks))
+    within, across = duplicates.within.share, duplicates.across.share
+    return (
+        check("waiting", waiting, None, MAX_WAITING, plain, "What a stage let through and the next one has not ended."),
+        check("unverified", unverified, None, MAX_UNVERIFIED, plain, "QA pairs of finished videos without a verdict."),
+        check(
+            "accepted", accepted, MIN_ACCEPTED, None, percent, "QA pairs without a problem; only these are released."
+        ),
+        check(
+            "empty_tasks", empty, None, MAX_EMPTY_TASKS, plain, "Tasks that were asked and have no accepted QA pair."
+        ),
+        check("letters", letters.p, MIN_LETTER_P, None, plain, "p value of the right letters, against equal shares."),
+        check(
+            "longest_option",
+            longest.share,
+            None,
+            MAX_LONGEST_IS_RIGHT,
+            percent,
+            "How often the longest option is the right one; 25 % where length says nothing.",
+        ),
+        check(
+            "repeated_questions",
+            within,
+            None,
+            MAX_REPEATED,
+            percent,
+            "QA pairs whose question and options another pair of the same video has too.",
+        ),
+        check(
+            "across_videos",
+            across,
+            None,
+            MAX_ACROSS,
+            percent,
+            "QA pairs that stand in another video too, word for word.",
+        ),
+    )
+
+
+def plain(value: float) -> str:
+    """`12,345`, `0.031`."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3g}"
+
+
+def percent(value: float) -> str:
+    """Of a share: `30.2 %`, `25 %`."""
+    return f"{round(100 * value, 1):g} %"

@@ -1,0 +1,141 @@
+"""A job: one YAML file, one run. Composed of the settings that live in their own rooms."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from marathon_pipeline.errors import UserError
+from marathon_pipeline.pipeline.settings import RunSettings
+from marathon_pipeline.pipeline.stage_list import StageSettings
+from marathon_pipeline.release.settings import ReleaseSettings
+from marathon_pipeline.shipped import shipped
+from marathon_pipeline.taxonomy import TASK_IDS
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases: nine lines of them make a gigabyte."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read", problem_mark=self.get_mark())
+        return super().compose_node(parent, index)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SyntheticSettings(_Strict):
+    """Videos to render first, and to put into the dataset."""
+
+    folder: str
+    videos: int = Field(ge=1)
+    minutes: float = Field(gt=0)
+    seed: int = 0
+
+
+class AuditSettings(_Strict):
+    sample_per_task: int = Field(2, ge=0)  # QA shown with pictures for each task; more makes the page heavy
+
+
+class NamedRelease(ReleaseSettings):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")  # a revision's number follows: `demo-1`, `demo-2`
+
+    def settings(self) -> ReleaseSettings:
+        return ReleaseSettings(**self.model_dump(exclude={"name"}))
+
+
+class JobConfig(StageSettings):
+    """Everything a run reads. Paths are relative to the folder that the command is called in."""
+
+    dataset: str  # a folder or an object-store URL
+    inputs: tuple[str, ...] = ()  # manifests, URLs, media files and folders of them
+    synthetic: SyntheticSettings | None = None
+    templates: Path | None = None  # a folder of task templates; none: the shipped ones
+    tasks: tuple[str, ...] = TASK_IDS
+    annotator: Literal["measured"] = "measured"
+    release: NamedRelease | None = None  # none: a run writes no release
+    audit: AuditSettings | None = None  # none: a run writes no report
+    run: RunSettings = RunSettings()
+
+    @field_validator("tasks")
+    @classmethod
+    def _known_tasks(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(tasks) - set(TASK_IDS))
+        if unknown:
+            raise ValueError(f"`{unknown[0]}` is none of the 22 tasks (`marathon tasks` lists them)")
+        return tuple(task for task in TASK_IDS if task in tasks)
+
+    def stage_settings(self) -> StageSettings:
+        return StageSettings(**{name: getattr(self, name) for name in StageSettings.model_fields})
+
+    def resolved(self) -> str:
+        """The job with every default filled in, as YAML."""
+        return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+
+def load_job(job: str, settings: list[str]) -> JobConfig:
+    """Read a job file (a path, or the name of a shipped one) and put `key=value` settings over it."""
+    path = Path(job) if Path(job).exists() else shipped(job)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{job}: no such job file (shipped ones: {', '.join(_shipped_jobs())})") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{job}: cannot be read ({type(error).__name__}); give a YAML file in UTF-8") from None
+    return parse_job(text, job, settings)
+
+
+def parse_job(text: str, job: str, settings: list[str]) -> JobConfig:
+    """`job` names the file in errors."""
+    try:
+        fields = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except RecursionError:
+        raise UserError(f"{job}: nested too deeply; begin with `dataset: FOLDER`") from None
+    except ValueError as error:  # such as a date that no calendar has
+        raise UserError(f"{job}: {' '.join(str(error).split())[:200]}; put quotes around it") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        what = getattr(error, "problem", None) or "unreadable"
+        raise UserError(f"{job}{where}: not YAML ({what}); mend it") from None
+    if not isinstance(fields, dict):
+        raise UserError(f"{job}: holds no settings; begin with `dataset: FOLDER`")
+    for setting in settings:
+        _set(fields, setting)
+    try:
+        return JobConfig.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        more = f"; {error.error_count() - 1} more" if error.error_count() > 1 else ""
+        raise UserError(f"{job}: {key}: {_said(first)}{more}") from None
+
+
+def _said(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "no such setting (docs/jobs.md lists them); delete it or mend its name"
+    if error["type"] == "missing":
+        return "is missing; give it, in the file or by --set"
+    return f"{error['msg'].removeprefix('Value error, ')} (found {str(error['input'])[:60]!r})"
+
+
+def _set(fields: dict[str, Any], setting: str) -> None:
+    key, equals, value = setting.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {setting}: not of the form key=value, such as segment.min_seconds=60")
+    *folders, last = key.split(".")
+    for folder in folders:
+        fields = fields.setdefault(folder, {})
+        if not isinstance(fields, dict):
+            raise UserError(f"--set {setting}: `{folder}` holds no settings of its own")
+    try:
+        fields[last] = yaml.load(value, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError):
+        fields[last] = value
+
+
+def _shipped_jobs() -> list[str]:
+    return sorted(f"jobs/{path.name}" for path in shipped("jobs").glob("*.yaml"))

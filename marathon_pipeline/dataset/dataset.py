@@ -1,0 +1,109 @@
+"""A dataset: a folder or object-store URL that holds all that one build has produced."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from marathon_pipeline.dataset import parquet
+from marathon_pipeline.dataset.lease import Lease
+from marathon_pipeline.dataset.ledger import Ledger
+from marathon_pipeline.dataset.removals import Removals
+from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.dataset.tables import Tables
+from marathon_pipeline.errors import UserError
+from marathon_pipeline.records import Source
+
+FORMAT_VERSION = 1
+_HEAD = "dataset.json"
+_SOURCES = "sources.parquet"
+
+
+@dataclass(frozen=True)
+class Finished:
+    video_id: str
+    source_id: str
+    tasks: tuple[str, ...]  # those whose QA of this video is verified
+
+
+class Dataset:
+    """Opens a dataset. Raises UserError where there is none (unless `create`), or one of another format."""
+
+    def __init__(self, url: str, *, create: bool = False) -> None:
+        self.storage = Storage(url)
+        self.url = self.storage.url
+        absent = f"{url}: no dataset there (no {_HEAD}); give the folder or URL that a run wrote"
+        if not create and self.storage.root is not None and not self.storage.root.is_dir():
+            raise UserError(absent)
+        try:
+            head = json.loads(self.storage.read(_HEAD))
+        except FileNotFoundError:
+            if not create:
+                raise UserError(absent) from None
+            head = {"format": FORMAT_VERSION}
+            self.storage.write(_HEAD, json.dumps(head).encode())
+        except ValueError:
+            mend = f'write {{"format": {FORMAT_VERSION}}} into it to go on'
+            raise UserError(f"{url}/{_HEAD} is damaged; {mend}") from None
+        if head.get("format") != FORMAT_VERSION:
+            raise UserError(
+                f"{url}: format {head.get('format')}, this version reads format {FORMAT_VERSION}; "
+                "use the version of marathon that wrote it, or begin a new dataset"
+            )
+        self.tables = Tables(self.storage)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Dataset, (self.url,)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return Ledger(self.storage)
+
+    def lease(self) -> Lease:
+        return Lease(self.storage)
+
+    def sources(self) -> dict[str, Source]:
+        """Every source that was ever put into the dataset, by id, in the order of the ids."""
+        try:
+            rows = parquet.decode(Source, self.storage.read(_SOURCES))
+        except FileNotFoundError:
+            return {}
+        except parquet.Damaged as error:
+            raise UserError(
+                f"{self.url}/{_SOURCES} is damaged ({error}); remove it and run the job again, "
+                "with every --input that it was ever given"
+            ) from None
+        return {source.source_id: source for source in rows}
+
+    def write_sources(self, sources: Iterable[Source]) -> None:
+        rows = sorted(sources, key=lambda source: source.source_id)
+        self.storage.write(_SOURCES, parquet.encode(Source, rows))
+
+    def removals(self) -> Removals:
+        """What was purged and must not come back, as it stands now."""
+        return Removals(self.storage)
+
+    def finished(self) -> Iterator[Finished]:
+        """The videos that went through every stage, in the order of their ids: what a release and an audit speak of."""
+        downloads = {video_id: o.video_id for o in self.ledger if o.stage == "download" for video_id in o.videos}
+        ended = {o.video_id for o in self.ledger if not o.part and o.status != "ok"}
+        tasks: dict[str, list[str]] = {}
+        for outcome in self.ledger:
+            if outcome.stage == "verify" and outcome.status == "ok":
+                tasks.setdefault(outcome.video_id, []).append(outcome.part)
+        for video_id in sorted(tasks):
+            source_id = downloads.get(video_id)
+            if source_id is not None and video_id not in ended and source_id not in ended:
+                yield Finished(video_id, source_id, tuple(sorted(tasks[video_id])))
+
+
+def media_key(kind: str, owner: str, suffix: str) -> str:
+    """Where a file of a video lies: `proxies/<2 hex>/<video_id>.mp4`, `originals/<2 hex>/<source_id>.<ext>`."""
+    return f"{kind}/{hashlib.sha256(owner.encode()).hexdigest()[:2]}/{owner}{suffix}"
+
+
+def original_key(storage: Storage, source_id: str) -> str | None:
+    """The key of a downloaded source, whatever its extension; None where it is not kept."""
+    stem = media_key("originals", source_id, ".")
+    return next((key for key in storage.keys(stem.rpartition("/")[0]) if key.startswith(stem)), None)

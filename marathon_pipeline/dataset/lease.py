@@ -1,0 +1,105 @@
+"""One run at a time per dataset.
+
+A lease is a numbered object that only one writer can create; its number is a fencing token. It ends when it is
+released, when its heartbeat stops for a minute, or at once when its holder was a process of this machine that is gone.
+"""
+
+import contextlib
+import datetime
+import json
+import socket
+import threading
+import time
+from types import TracebackType
+
+import psutil
+
+from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.errors import Failed, UserError
+
+_HEARTBEAT_SECONDS = 10.0
+_EXPIRES_SECONDS = 60.0
+
+
+class Held(UserError):
+    """Somebody else holds the dataset."""
+
+
+class Lease:
+    """A context manager that holds a dataset. Raises Held, naming the holder, where somebody else does.
+
+    after_death: the holder before died without releasing it.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.after_death = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True, name="lease")
+
+    def __enter__(self) -> "Lease":
+        held = self._storage.keys("lease")
+        if held:
+            self.after_death = not self._released(held[-1])
+        number = int(held[-1].rpartition("/")[2].removesuffix(".json")) + 1 if held else 1
+        self._key = f"lease/{number:08d}.json"
+        process = psutil.Process()
+        self._holder = {
+            "host": socket.gethostname(),
+            "pid": process.pid,
+            "process_started": process.create_time(),
+            "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        if not self._storage.create(self._key, self._content()):
+            raise Held(f"{self._storage.url}: another run has just begun on this dataset; wait until it ends")
+        for key in held:
+            self._storage.remove(key)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        with contextlib.suppress(Failed):  # a full disk: the lease ends with this process all the same
+            self._storage.write(self._key, json.dumps({"released": True}).encode())
+
+    def check(self) -> None:
+        """Raises UserError where another run took over, which a holder that was asleep for long has to notice."""
+        if self._storage.keys("lease")[-1:] != [self._key]:
+            raise UserError(f"{self._storage.url}: another run took over while this one stood still; it goes on there")
+
+    def _content(self) -> bytes:
+        return json.dumps({**self._holder, "alive": time.time()}).encode()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(_HEARTBEAT_SECONDS):
+            try:
+                self._storage.write(self._key, self._content())
+            except Failed:
+                continue  # the next beat may get through; the lease outlives several missed ones
+
+    def _released(self, key: str) -> bool:
+        """False where its holder died. Raises UserError where it lives."""
+        try:
+            holder = json.loads(self._storage.read(key))
+            if holder.get("released"):
+                return True
+            if holder["host"] == socket.gethostname():
+                alive = _runs(holder["pid"], holder["process_started"])
+            else:
+                alive = time.time() - holder["alive"] < _EXPIRES_SECONDS
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return False  # gone, or not what a holder writes: nobody's
+        if alive:
+            where = f"host {holder['host']}, process {holder['pid']}, since {holder['since']}"
+            raise Held(f"{self._storage.url}: a run is using this dataset ({where}); wait until it ends or stop it")
+        return False
+
+
+def _runs(pid: int, started: float) -> bool:
+    try:
+        return abs(psutil.Process(pid).create_time() - started) < 2.0
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,84 @@
+"""The ledger: the append-only record of what is done, filtered and failed, and from what.
+
+JSON lines in numbered, immutable segments under `ledger/`; the later line counts. The run's driver is its only writer.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+
+from pydantic import ValidationError
+
+from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.records import Outcome
+
+Key = tuple[str, str, str]  # stage, video, part
+_COMPACT_ABOVE = 64  # segments: a dataset that ran for weeks would otherwise take thousands of reads to open
+
+
+class Ledger:
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._outcomes: dict[Key, bytes] = {}  # as JSON: a video has fifty, and their objects take 80 KB
+        self._pending: list[str] = []
+        self._segments = storage.keys("ledger")
+        for key in self._segments:
+            for line in storage.read(key).splitlines():
+                self._replay(line)
+
+    def _replay(self, line: bytes) -> None:
+        try:
+            fields = json.loads(line)
+            if "forget" in fields:
+                self._drop(fields["forget"])
+            else:
+                self._put(Outcome.model_validate(fields), line)
+        except (ValueError, TypeError, ValidationError):
+            return  # a damaged line is work that will be done again, from its table file where that stands
+
+    def _put(self, outcome: Outcome, line: bytes) -> None:
+        self._outcomes[sys.intern(outcome.stage), outcome.video_id, sys.intern(outcome.part)] = line
+
+    def _drop(self, video_id: str) -> None:
+        self._outcomes = {key: line for key, line in self._outcomes.items() if key[1] != video_id}
+
+    def get(self, stage: str, video_id: str, part: str = "") -> Outcome | None:
+        line = self._outcomes.get((stage, video_id, part))
+        return None if line is None else Outcome.model_validate_json(line)
+
+    def __iter__(self) -> Iterator[Outcome]:
+        return (Outcome.model_validate_json(line) for line in self._outcomes.values())
+
+    def __len__(self) -> int:
+        return len(self._outcomes)
+
+    def append(self, outcomes: Iterable[Outcome]) -> None:
+        """Record outcomes; they are durable after the next `flush`."""
+        for outcome in outcomes:
+            line = outcome.model_dump_json(exclude_defaults=True)
+            self._put(outcome, line.encode())
+            self._pending.append(line)
+
+    def forget(self, video_id: str) -> None:
+        self._drop(video_id)
+        self._pending.append(json.dumps({"forget": video_id}))
+
+    def flush(self) -> None:
+        if self._pending:
+            self._write(self._pending)
+            self._pending = []
+
+    def compact(self) -> None:
+        """Replace many segments by one. The new one is there before an old one goes, so a kill loses nothing."""
+        if len(self._segments) > _COMPACT_ABOVE:
+            old = list(self._segments)
+            self._write([line.decode() for line in self._outcomes.values()])
+            for key in old:
+                self._storage.remove(key)
+            self._segments = self._segments[-1:]
+
+    def _write(self, lines: list[str]) -> None:
+        number = int(self._segments[-1].rpartition("/")[2].removesuffix(".jsonl")) + 1 if self._segments else 1
+        key = f"ledger/{number:08d}.jsonl"
+        self._storage.write(key, "".join(f"{line}\n" for line in lines).encode())
+        self._segments.append(key)

@@ -1,0 +1,164 @@
+"""Where a dataset lies: a local folder or an object-store URL, through obstore. Every write is atomic."""
+
+import contextlib
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import LocalStore, from_url
+
+from marathon_pipeline.errors import Failed, UserError
+from marathon_pipeline.records import digest
+
+
+class Storage:
+    """Keys and bytes under one root. Pickles as its URL, so that a worker opens its own connection."""
+
+    def __init__(self, url: str) -> None:
+        self.root = None if "://" in url else Path(url).expanduser().resolve()
+        self.url = url if self.root is None else str(self.root)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Storage, (self.url,)
+
+    @cached_property
+    def _store(self) -> Any:
+        try:
+            return LocalStore(self.root, mkdir=True) if self.root is not None else from_url(self.url)
+        except (BaseError, OSError, ValueError) as error:
+            raise UserError(
+                f"{self.url}: cannot be opened as a dataset ({_line(error)}); check the path or URL"
+            ) from None
+
+    def read(self, key: str) -> bytes:
+        """Raises FileNotFoundError where there is no such key."""
+        with _errors(f"{self.url}/{key}", "read"):
+            return bytes(obstore.get(self._store, key).bytes())
+
+    def write(self, key: str, data: bytes) -> None:
+        with _errors(f"{self.url}/{key}", "written"):
+            obstore.put(self._store, key, data)
+
+    def write_file(self, key: str, path: Path) -> None:
+        with _errors(f"{self.url}/{key}", "written"):
+            obstore.put(self._store, key, path)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write only where nothing is: False if the key was there already."""
+        with _errors(f"{self.url}/{key}", "written"):
+            try:
+                obstore.put(self._store, key, data, mode="create")
+            except AlreadyExistsError:
+                return False
+        return True
+
+    def copy(self, key: str, to: str) -> None:
+        with _errors(f"{self.url}/{to}", "written"):
+            obstore.copy(self._store, key, to)
+
+    def remove(self, key: str) -> bool:
+        """Remove a key; False where there was none."""
+        if not self.exists(key):
+            return False
+        with _errors(f"{self.url}/{key}", "removed"):
+            obstore.delete(self._store, key)
+        return True
+
+    def exists(self, key: str) -> bool:
+        try:
+            obstore.head(self._store, key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def keys(self, prefix: str) -> list[str]:
+        """All keys under a folder, sorted."""
+        if self.root is not None and not (self.root / prefix).is_dir():
+            return []
+        return sorted(entry["path"] for batch in obstore.list(self._store, prefix) for entry in batch)
+
+    def size(self, key: str) -> int:
+        return int(obstore.head(self._store, key)["size"])
+
+    @contextlib.contextmanager
+    def local_file(self, key: str) -> Iterator[Path]:
+        """The key as a local file, for tools that need a path: the file itself, or a copy for as long as it is used."""
+        if self.root is not None:
+            yield self.root / key
+            return
+        with tempfile.TemporaryDirectory(dir=self.scratch()) as folder:
+            path = Path(folder) / Path(key).name
+            with path.open("wb") as file:
+                for chunk in obstore.get(self._store, key).stream():
+                    file.write(chunk)
+            yield path
+
+    def scratch(self) -> Path:
+        """A local folder for half-done work, emptied when a run begins."""
+        return self._local(".scratch")
+
+    def partial(self) -> Path:
+        """A local folder for downloads that broke off, which the next run resumes."""
+        return self._local(".partial")
+
+    def empty_partial(self) -> None:
+        shutil.rmtree(self.partial(), ignore_errors=True)
+
+    def originals_bytes(self) -> int:
+        """Of the downloads that lie here on the local disk; in an object store they take none of it."""
+        return _bytes_below(self.root / "originals") if self.root is not None else 0
+
+    def partial_bytes(self) -> int:
+        return _bytes_below(self.partial())
+
+    def _local(self, name: str) -> Path:
+        base = self.root if self.root is not None else Path(tempfile.gettempdir()) / f"marathon-{digest(self.url)[:12]}"
+        folder = base / name
+        with _errors(str(folder), "written"):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def empty_scratch(self) -> None:
+        shutil.rmtree(self.scratch(), ignore_errors=True)
+
+    def remove_torn(self) -> None:
+        """Remove what a killed process left half written: obstore writes `<name>#<number>`, then renames it."""
+        if self.root is None:
+            return
+        for folder in self.root.glob("[!.]*/"):
+            for path in folder.rglob("*#*"):
+                if path.is_file() and path.name.rpartition("#")[2].isdecimal():
+                    path.unlink(missing_ok=True)
+
+
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # it was moved or deleted meanwhile
+            status = path.lstat()
+            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return total
+
+
+@contextlib.contextmanager
+def _errors(key: str, done: str) -> Iterator[None]:
+    try:
+        yield
+    except (AlreadyExistsError, FileNotFoundError):
+        raise
+    except (BaseError, OSError) as error:
+        full = "No space left" in str(error) or "os error 28" in str(error)
+        read_only = "Read-only file system" in str(error) or "ermission denied" in str(error)
+        why = "it is read-only: make it writable, or give another `dataset`" if read_only else _line(error)
+        what = "the disk is full: free some space" if full else f"cannot be {done} ({why})"
+        raise Failed("disk_full" if full else "storage", f"{key}: {what}", transient=True) from None
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

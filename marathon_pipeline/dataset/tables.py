@@ -1,0 +1,64 @@
+"""The tables of a dataset: one Parquet file per video and table, written whole, stamped with the outcomes behind it."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
+
+from marathon_pipeline.dataset import parquet
+from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.errors import Failed
+from marathon_pipeline.records import Outcome, Record
+
+R = TypeVar("R", bound=Record)
+_STAMP = "marathon.outcomes"
+
+
+class Tables:
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    @staticmethod
+    def key(record: type[Record], owner: str) -> str:
+        """Where an owner's rows lie. The owner is a video, in `videos` a source."""
+        return f"tables/{record.table}/{hashlib.sha256(owner.encode()).hexdigest()[:2]}/{owner}.parquet"
+
+    def write(self, record: type[R], owner: str, rows: Iterable[R], stamp: Mapping[str, Outcome]) -> None:
+        """stamp: the outcome of each part that is in the rows, so that the ledger can be rebuilt from the files."""
+        text = json.dumps({part: outcome.model_dump(exclude_defaults=True) for part, outcome in sorted(stamp.items())})
+        self.storage.write(self.key(record, owner), parquet.encode(record, rows, {_STAMP: text}))
+
+    def read(self, record: type[R], owner: str) -> list[R]:
+        """An owner's rows; none where there is no file. Raises Failed `table_damaged`."""
+        key = self.key(record, owner)
+        try:
+            return parquet.decode(record, self.storage.read(key))
+        except FileNotFoundError:
+            return []
+        except parquet.Damaged as error:
+            raise Failed(
+                "table_damaged", f"{key} is damaged ({error}): run the job again with --force --video {owner}"
+            ) from None
+
+    def stamp(self, record: type[Record], owner: str) -> dict[str, Outcome]:
+        """The outcomes that an owner's file was written with, by part; none where there is no readable file."""
+        try:
+            return _stamp_of(self.storage.read(self.key(record, owner)))
+        except (FileNotFoundError, parquet.Damaged):
+            return {}
+
+    def remove(self, record: type[Record], owner: str) -> bool:
+        return self.storage.remove(self.key(record, owner))
+
+    def stamps(self, record: type[Record]) -> Iterator[Outcome]:
+        """Every outcome that the files of a table were written with."""
+        for key in self.storage.keys(f"tables/{record.table}"):
+            try:
+                yield from _stamp_of(self.storage.read(key)).values()
+            except parquet.Damaged:
+                continue  # a damaged file counts as not written: its stage runs again
+
+
+def _stamp_of(data: bytes) -> dict[str, Outcome]:
+    text = parquet.metadata_of(data).get(_STAMP, "{}")
+    return {part: Outcome.model_validate(fields) for part, fields in json.loads(text).items()}

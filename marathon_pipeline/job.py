@@ -1,0 +1,277 @@
+"""A job from its file to its report: what `marathon run` and `marathon plan` do."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from marathon_pipeline.annotators.measured.annotator import Measured
+from marathon_pipeline.audit.report import audit_is_current, write_audit
+from marathon_pipeline.audit.statistics import Statistics
+from marathon_pipeline.config import JobConfig, parse_job
+from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.errors import UserError
+from marathon_pipeline.pipeline.ingest import gather, sample
+from marathon_pipeline.pipeline.plan import Planner, Selection, whole_plan
+from marathon_pipeline.pipeline.progress import RunProgress
+from marathon_pipeline.pipeline.purge import settle
+from marathon_pipeline.pipeline.run import rebuild_ledger, run
+from marathon_pipeline.pipeline.stage_list import build_stages
+from marathon_pipeline.pipeline.status import status
+from marathon_pipeline.records import Outcome, Source
+from marathon_pipeline.release.plan import next_revision, stale_tasks
+from marathon_pipeline.release.settings import ReleaseSettings
+from marathon_pipeline.release.write import write_release
+from marathon_pipeline.stages.stage import Stage
+from marathon_pipeline.synthetic.videos import write_videos
+from marathon_pipeline.taxonomy import Taxonomy, load_taxonomy
+
+_SHOWN_FAILURES = 20
+
+
+@dataclass
+class Ended:
+    summary: list[str] = field(default_factory=list)
+    stopped: bool = False
+    failures: int = 0
+
+
+class PlanRow(BaseModel):
+    """What a run would do in one stage, for one task where the stage works by task; counted in videos."""
+
+    stage: str
+    part: str = ""
+    stale: int = 0
+    waiting: int = 0
+    why: dict[str, int] = {}
+
+
+def run_job(
+    config: JobConfig, inputs: Sequence[str], selection: Selection, count: int | None, seed: int, console: Console
+) -> Ended:
+    """Bring a job's dataset up to date, then its release and its report, unless the selection leaves stages out."""
+    taxonomy = load_taxonomy(config.templates)
+    synthetic = _rendered(config, console)
+    dataset = Dataset(config.dataset, create=True)
+    with dataset.lease() as lease:
+        purged = settle(dataset)
+        gathered = gather(dataset, [*synthetic, *config.inputs, *inputs])
+        for problem in gathered.problems:
+            console.print(f"marathon: {problem}", markup=False)
+        for source in gathered.purged:
+            console.print(f"marathon: {source.url or source.path}: left out, it was purged", markup=False)
+        _refuse_unknown(selection, gathered.sources, dataset)
+        dataset.storage.empty_scratch()
+        if lease.after_death:
+            dataset.storage.remove_torn()
+        dataset.ledger.compact()
+        dataset.storage.write("job.yaml", config.resolved().encode())
+        if gathered.sources != dataset.sources():
+            dataset.write_sources(gathered.sources.values())
+        stages = _stages(config, taxonomy, dataset.storage)
+        if not len(dataset.ledger):
+            rebuild_ledger(dataset, stages)
+        with RunProgress(console) as progress:
+            sources = _chosen(gathered.sources, count, seed)
+            result = run(dataset, stages, sources, config.run, selection, lease, progress)
+        purged += [*result.purged, *settle(dataset)]
+        lines = [*_stage_lines(dataset), *_failure_lines(result.failed), *(f"purge    {gone}" for gone in purged)]
+        if result.full:
+            limit = f"run.max_local_bytes, {config.run.max_local_bytes:,} bytes"
+            lines.append(f"full     the originals that are kept have reached {limit}: raise it, or keep fewer")
+        ended = Ended(lines)
+        ended.stopped, ended.failures = result.stopped, len(result.failed) + len(gathered.problems)
+        if not result.stopped and not selection.until:
+            ended.summary += _conclude(config, dataset, taxonomy, console)
+    return ended
+
+
+def plan_job(
+    config: JobConfig, inputs: Sequence[str], selection: Selection, count: int | None, seed: int
+) -> list[PlanRow]:
+    """What `run_job` would do. Writes nothing."""
+    taxonomy = load_taxonomy(config.templates)
+    rows: dict[tuple[str, str], PlanRow] = {}
+
+    def row_of(stage: str, part: str) -> PlanRow:
+        return rows.setdefault((stage, part), PlanRow(stage=stage, part=part))
+
+    with _dataset_or_empty(config.dataset) as dataset:
+        inputs = [*config.inputs, *inputs]
+        if config.synthetic is not None:
+            manifest = Path(config.synthetic.folder) / "manifest.jsonl"
+            if manifest.exists():
+                inputs = [str(manifest), *inputs]
+            else:
+                row_of("render", "").stale = config.synthetic.videos
+        gathered = gather(dataset, inputs)
+        _refuse_unknown(selection, gathered.sources, dataset)
+        sources = _chosen(gathered.sources, count, seed)
+        planner = Planner(_stages(config, taxonomy, dataset.storage), dataset.ledger, selection)
+        for work in whole_plan(planner, list(sources.values()), selection):
+            for part in (*work.stale, *work.waiting):
+                row = row_of(work.stage.name, part)
+                row.stale += part in work.stale
+                row.waiting += part in work.waiting
+                if part in work.why:
+                    row.why[work.why[part]] = row.why.get(work.why[part], 0) + 1
+        if config.release is not None and not selection.until:
+            changing = sorted({part for stage, part in rows if stage in ("qa", "verify")})
+            settled = stale_tasks(dataset, config.release.name, config.release.settings(), taxonomy)
+            for task in changing:
+                row_of("release", task).waiting = 1
+            for task in sorted(settled - set(changing)):
+                row_of("release", task).stale = 1
+    return list(rows.values())
+
+
+def release_dataset(url: str, name: str, console: Console) -> str:
+    """Write a named release, by the settings of the job that the dataset was last run with."""
+    dataset = Dataset(url)
+    config = _own_job(dataset)
+    with dataset.lease():
+        settle(dataset)
+        return _release_line(config, dataset, name, load_taxonomy(config.templates), console)
+
+
+def audit_dataset(url: str, sample_per_task: int, console: Console) -> tuple[Statistics, str]:
+    """Write a dataset's report; returns what was found, and where the page lies."""
+    dataset = Dataset(url)
+    with _bar(console) as show:
+        info = write_audit(dataset, load_taxonomy(_own_job(dataset).templates), sample_per_task, partial(show, "audit"))
+    return info.statistics, _shown(dataset, info.html_key)
+
+
+def _own_job(dataset: Dataset) -> JobConfig:
+    try:
+        return parse_job(dataset.storage.read("job.yaml").decode(), f"{dataset.url}/job.yaml", [])
+    except FileNotFoundError:
+        raise UserError(f"{dataset.url}: holds no job.yaml; run its job first") from None
+
+
+def render_videos(folder: Path, videos: int, minutes: float, seed: int, console: Console) -> list[Path]:
+    """Render synthetic videos, with a bar."""
+    with _bar(console) as show:
+        return write_videos(folder, videos, minutes, seed, progress=lambda done, total: show("render", done, total))
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Callable[[str, float, float], None]]:
+    """A bar for a step of a job: called with what is done, how much of it, of how much."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(show_speed=True),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
+
+
+def _rendered(config: JobConfig, console: Console) -> list[str]:
+    """The manifest of the job's synthetic videos, which are there afterwards."""
+    wanted = config.synthetic
+    if wanted is None:
+        return []
+    render_videos(Path(wanted.folder), wanted.videos, wanted.minutes, wanted.seed, console)
+    return [str(Path(wanted.folder) / "manifest.jsonl")]
+
+
+def _stages(config: JobConfig, taxonomy: Taxonomy, storage: Storage) -> tuple[Stage, ...]:
+    return build_stages(config.stage_settings(), Measured(), taxonomy, config.tasks, storage)
+
+
+def _refuse_unknown(selection: Selection, sources: Mapping[str, Source], dataset: Dataset) -> None:
+    known = {video_id for outcome in dataset.ledger for video_id in outcome.videos}
+    if unknown := sorted(selection.videos - known - sources.keys()):
+        raise UserError(f"--video {unknown[0]}: the job has no such video or source; give an id of its sources.parquet")
+
+
+def _chosen(sources: dict[str, Source], count: int | None, seed: int) -> dict[str, Source]:
+    if count is None:
+        return sources
+    return {source.source_id: source for source in sample(sources.values(), count, seed)}
+
+
+@contextmanager
+def _dataset_or_empty(url: str) -> Iterator[Dataset]:
+    """The dataset, or an empty one for as long as nothing has been built."""
+    try:
+        dataset = Dataset(url)
+    except UserError:
+        if (Storage(url).root or Path()).joinpath("dataset.json").exists():
+            raise
+        with tempfile.TemporaryDirectory() as folder:
+            yield Dataset(folder, create=True)
+        return
+    yield dataset
+
+
+def _conclude(config: JobConfig, dataset: Dataset, taxonomy: Taxonomy, console: Console) -> list[str]:
+    """Release and report, where the job wants them and there is something to say."""
+    if not any(dataset.finished()):
+        return ["nothing to release: no video went through every stage"]
+    lines = []
+    if config.release is not None:
+        name = next_revision(dataset, config.release.name, config.release.settings(), taxonomy)
+        lines.append(_release_line(config, dataset, name, taxonomy, console))
+    if config.audit is not None:
+        if not audit_is_current(dataset, taxonomy, config.audit.sample_per_task):
+            with _bar(console) as show:
+                write_audit(dataset, taxonomy, config.audit.sample_per_task, partial(show, "audit"))
+        lines.append(f"report   {_shown(dataset, 'audit/report.html')}")
+    return lines
+
+
+def _release_line(config: JobConfig, dataset: Dataset, name: str, taxonomy: Taxonomy, console: Console) -> str:
+    settings = config.release.settings() if config.release is not None else ReleaseSettings()
+    content = config.stage_settings().model_dump(mode="json")
+    with _bar(console) as show:
+        info = write_release(
+            dataset,
+            name,
+            settings,
+            taxonomy,
+            content=content,
+            progress=lambda part, done, total: show(f"release {part}", done, total),
+        )
+    size = f"{info.bytes / 1e6:.1f} MB"
+    unchanged = ", unchanged" if info.unchanged else ""
+    return f"release  {_shown(dataset, f'releases/{name}')}  {info.qa:,} QA, {info.tasks} tasks, {size}{unchanged}"
+
+
+def _shown(dataset: Dataset, key: str) -> str:
+    """Where something lies, as a person would type it here."""
+    if dataset.storage.root is None:
+        return f"{dataset.url}/{key}"
+    path = dataset.storage.root / key
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _stage_lines(dataset: Dataset) -> Iterator[str]:
+    for stage in status(dataset):
+        counts = [f"{stage.ok:,} ok"]
+        for word, reasons in (("filtered", stage.filtered), ("failed", stage.failed)):
+            if reasons:
+                why = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+                counts.append(f"{sum(reasons.values()):,} {word} ({why})")
+        speed = f"  {stage.speed:.1f} x real time" if stage.speed else ""
+        yield f"{stage.stage:15}{'  '.join(counts)}{speed}"
+
+
+def _failure_lines(failed: list[Outcome]) -> Iterator[str]:
+    for outcome in failed[:_SHOWN_FAILURES]:
+        part = f"/{outcome.part}" if outcome.part else ""
+        again = " (the next run tries again)" if outcome.transient else ""
+        yield f"failed   {outcome.video_id}  {outcome.stage}{part}: {outcome.reason}: {outcome.message}{again}"
+    if len(failed) > _SHOWN_FAILURES:
+        yield f"failed   and {len(failed) - _SHOWN_FAILURES} more (`marathon status` counts them by reason)"

@@ -1,0 +1,152 @@
+"""What would run and why: every stage's work on every video is fresh, stale, or waiting for what is upstream of it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from marathon_pipeline.dataset.ledger import Ledger
+from marathon_pipeline.records import Outcome, Record, Source, Video, digest
+from marathon_pipeline.stages.stage import Stage
+
+NEW, RULES, INPUTS, RETRY, FORCED, GONE = (
+    "new",
+    "settings or template changed",
+    "input changed",
+    "retry",
+    "forced",
+    "original gone",
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which part of a job to run. What is left empty selects everything."""
+
+    videos: frozenset[str] = frozenset()  # ids of videos or of sources
+    tasks: frozenset[str] = frozenset()
+    until: str = ""  # the last stage to run
+    force: bool = False  # also what is fresh; with `tasks`, only these tasks
+    retry_failed: str | None = None  # permanent failures too: a reason, or "" for all of them
+
+    def takes(self, *ids: str) -> bool:
+        return not self.videos or not self.videos.isdisjoint(ids)
+
+
+@dataclass
+class Work:
+    """One stage's work on one owner of rows: a source in `download`, else a video."""
+
+    stage: Stage
+    owner: str
+    source_id: str
+    stale: dict[str, str] = field(default_factory=dict)  # part: the fingerprint wanted
+    why: dict[str, str] = field(default_factory=dict)  # part: why it is stale
+    waiting: tuple[str, ...] = ()  # parts whose upstream is not there yet
+    attempts: dict[str, int] = field(default_factory=dict)  # part: how often it failed before
+    redo: bool = False  # even where a file with the wanted fingerprint lies already
+
+
+class Planner:
+    """Compares what the stages would write with what the ledger says is there. Reads nothing else."""
+
+    def __init__(self, stages: Sequence[Stage], ledger: Ledger, selection: Selection) -> None:
+        names = [stage.name for stage in stages]
+        self.stages = tuple(stages[: names.index(selection.until) + 1] if selection.until else stages)
+        self._ledger, self._selection = ledger, selection
+        self._writer = {record: stage for stage in stages for record in stage.writes}
+        self._rules = {
+            (stage.name, part): digest([stage.version, stage.settings(part)])[:16]
+            for stage in stages
+            for part in stage.parts
+        }
+        self._attempted: set[tuple[str, str, str]] = set()
+
+    def attempted(self, outcome: Outcome) -> None:
+        """This run has tried it: neither `force` nor a failure makes it stale again before the next run."""
+        if outcome.status == "failed" or self._selection.force:  # the others are fresh
+            self._attempted.add((outcome.stage, outcome.video_id, outcome.part))
+
+    def of_source(self, source: Source) -> Work:
+        """The work on the source itself, which tells what videos it holds."""
+        work = Work(self.stages[0], source.source_id, source.source_id)
+        origin = source.url or source.sha256
+        self._judge(work, "", digest([source.source_id, origin, [span.model_dump() for span in source.segments]]))
+        return work
+
+    def again(self, work: Work) -> Work:
+        """A source to be fetched again, because what was fetched is gone and is needed."""
+        known = self._ledger.get(work.stage.name, work.owner)
+        if known is not None:
+            work.stale, work.why, work.redo = {"": known.fingerprint}, {"": GONE}, True
+        return work
+
+    def of_video(self, video_id: str, source_id: str) -> list[Work]:
+        """The work of every later stage on a video, in order, as far as the stage where the video ended."""
+        works: list[Work] = []
+        open_parts: set[tuple[str, str]] = set()  # (stage, part) that is stale or waiting
+        for stage in self.stages[1:]:
+            work, waiting, reached = Work(stage, video_id, source_id), [], False
+            for part in stage.parts:
+                above = [self._above(record, part, video_id, source_id) for record in stage.reads]
+                if any((name, its_part) in open_parts for name, its_part, _ in above):
+                    waiting.append(part)
+                elif all(outcome is not None and outcome.status == "ok" for _, _, outcome in above):
+                    contents = [outcome.content for _, _, outcome in above if outcome is not None]
+                    self._judge(work, part, digest(contents))
+                else:
+                    continue
+                reached = True
+            if not reached:
+                break
+            work.waiting = tuple(waiting)
+            open_parts |= {(stage.name, part) for part in (*work.stale, *waiting)}
+            works.append(work)
+        return works
+
+    def videos_of(self, source_id: str) -> tuple[str, ...]:
+        """The videos that a source is known to hold, as far as they are selected."""
+        outcome = self._ledger.get(self.stages[0].name, source_id)
+        videos = outcome.videos if outcome and outcome.status == "ok" else ()
+        return tuple(video_id for video_id in videos if self._selection.takes(video_id, source_id))
+
+    def _above(self, record: type[Record], part: str, video_id: str, source_id: str) -> tuple[str, str, Outcome | None]:
+        """Who wrote the rows that a part reads, and how that ended."""
+        writer = self._writer[record]
+        its_part = part if part in writer.parts else ""
+        owner = source_id if record is Video else video_id
+        return writer.name, its_part, self._ledger.get(writer.name, owner, its_part)
+
+    def _judge(self, work: Work, part: str, inputs: str) -> None:
+        """Enter the part into the work if it is stale."""
+        rules = self._rules[work.stage.name, part]
+        wanted = f"{rules}-{inputs[:16]}"
+        known = self._ledger.get(work.stage.name, work.owner, part)
+        why = self._why(known, wanted)
+        key = (work.stage.name, work.owner, part)
+        if why and key not in self._attempted and self._selects(work.stage, part):
+            work.stale[part], work.why[part] = wanted, why
+            work.attempts[part] = known.attempts if known and why == RETRY else 0
+            work.redo = work.redo or why == FORCED
+
+    def _why(self, known: Outcome | None, wanted: str) -> str:
+        if known is None:
+            return NEW
+        if known.fingerprint != wanted:
+            return RULES if known.fingerprint.partition("-")[0] != wanted.partition("-")[0] else INPUTS
+        if known.status == "failed" and (known.transient or self._selection.retry_failed in ("", known.reason)):
+            return RETRY
+        return FORCED if self._selection.force and (known.part or not self._selection.tasks) else ""
+
+    def _selects(self, stage: Stage, part: str) -> bool:
+        return not part or not self._selection.tasks or part in self._selection.tasks
+
+
+def whole_plan(planner: Planner, sources: Sequence[Source], selection: Selection) -> Iterator[Work]:
+    """Every stage's work on every selected source and video."""
+    for source in sources:
+        work = planner.of_source(source)
+        videos = planner.videos_of(source.source_id)
+        if videos or not selection.videos or selection.takes(source.source_id):
+            yield work
+        if not work.stale:
+            for video_id in videos:
+                yield from planner.of_video(video_id, source.source_id)

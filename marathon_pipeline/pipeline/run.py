@@ -1,0 +1,351 @@
+"""The run: one small loop that decides which video is ready for which stage; Ray places the work and does it."""
+
+import heapq
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+from marathon_pipeline.dataset.dataset import Dataset, original_key
+from marathon_pipeline.dataset.lease import Lease
+from marathon_pipeline.pipeline.plan import Planner, Selection, Work
+from marathon_pipeline.pipeline.purge import Purged, holds_removed, remove
+from marathon_pipeline.pipeline.settings import RunSettings
+from marathon_pipeline.pipeline.work import Order, carry_out
+from marathon_pipeline.records import Outcome, Source
+from marathon_pipeline.stages.stage import Stage
+
+_FLUSH_SECONDS = 1.0
+_OBJECT_STORE_BYTES = 128 * 2**20  # only ids and outcomes cross it; by default Ray takes a third of the memory
+_LIVES = 2  # a video that kills two workers or decoders is a failure, not an endless retry
+_KILLED = ("worker_died", "decoder_killed")  # by somebody else, such as the out-of-memory killer: tried once more
+
+
+@dataclass
+class RunResult:
+    failed: list[Outcome] = field(default_factory=list)  # in this run
+    stopped: bool = False  # by a signal or a full disk, with work left
+    full: bool = False  # what lies on the disk has reached the limit, and nothing in this run deletes any of it
+    purged: list[Purged] = field(default_factory=list)  # while it ran
+
+
+class Watcher:
+    """What sees a run go by: the progress display, or nobody."""
+
+    def expect(self, videos: int) -> None:
+        """So many more videos are to be brought to their end; a source counts as one until its videos are known."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """One stage's work ended."""
+
+    def finished(self) -> None:
+        """A video has come to its end."""
+
+    def fetching(self, downloads: int, got: int) -> None:
+        """So many downloads are under way, which have got so many bytes by now."""
+
+
+def run(
+    dataset: Dataset,
+    stages: Sequence[Stage],
+    sources: Mapping[str, Source],
+    settings: RunSettings,
+    selection: Selection,
+    lease: Lease,
+    watcher: Watcher | None = None,
+) -> RunResult:
+    """Bring every selected video as far as the selection says. The lease is held by the caller.
+
+    A first SIGINT or SIGTERM lets what is in flight end and be recorded; a second one drops it.
+    """
+    loop = _Loop(dataset, stages, sources, settings, selection, lease, watcher or Watcher())
+    loop.fill()
+    if loop.waiting:
+        with _drain_on_signals(loop.stop), _ray(settings):
+            loop.go()
+    return loop.result
+
+
+def rebuild_ledger(dataset: Dataset, stages: Sequence[Stage]) -> None:
+    """Put what the table files say of themselves into a ledger that was lost."""
+    for stage in stages:
+        dataset.ledger.append(dataset.tables.stamps(stage.writes[-1]))
+    dataset.ledger.flush()
+
+
+class _Loop:
+    def __init__(
+        self,
+        dataset: Dataset,
+        stages: Sequence[Stage],
+        sources: Mapping[str, Source],
+        settings: RunSettings,
+        selection: Selection,
+        lease: Lease,
+        watcher: Watcher,
+    ) -> None:
+        self.dataset, self.sources, self.settings, self.selection = dataset, sources, settings, selection
+        self.lease, self.watcher = lease, watcher
+        self.planner = Planner(stages, dataset.ledger, selection)
+        self.rank = {stage.name: index for index, stage in enumerate(stages)}
+        self.ready: list[tuple[int, float, str, Work]] = []
+        self.fetches: list[tuple[int, float, str, Work]] = []  # downloads, which need room on the disk
+        self.in_flight: dict[Any, tuple[Work, int]] = {}
+        self.result = RunResult()
+        self.stop = threading.Event()
+        self.flushed = time.monotonic()
+        self.removals = dataset.removals()
+        self.gone: set[str] = set()  # sources that were purged while this runs
+        self.unsettled: set[str] = set()  # those of them that are still to be removed
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self.ready or self.fetches)
+
+    def fill(self) -> None:
+        """Find what is ready before anything has run."""
+        for source in self.sources.values():
+            work = self.planner.of_source(source)
+            if not work.stale:
+                self.watcher.expect(self.after_download(source.source_id))
+            elif self.selection.takes(source.source_id, *self.planner.videos_of(source.source_id)):
+                self.watcher.expect(1)
+                self.push(work)
+        if not self.selection.videos and any(stage.name == "segment" for stage in self.planner.stages):
+            self.drop_leftovers()
+
+    def push(self, work: Work) -> None:
+        """Oldest commitments first: the later stage, then the longer video."""
+        known = self.dataset.ledger.get("segment", work.owner)
+        seconds = known.video_seconds if known else 0.0
+        fetch = work.stage.name == "download" and self.sources[work.source_id].url
+        heapq.heappush(self.fetches if fetch else self.ready, (-self.rank[work.stage.name], -seconds, work.owner, work))
+
+    def pick(self) -> Work | None:
+        """What to begin next, if anything can."""
+        if self.stop.is_set():
+            return None
+        if self.ready:
+            return heapq.heappop(self.ready)[3]
+        return heapq.heappop(self.fetches)[3] if self.fetches and self.has_room() else None
+
+    def has_room(self) -> bool:
+        """Whether one more download may begin. Those under way may still carry the disk above the limit."""
+        limit, storage = self.settings.max_local_bytes, self.dataset.storage
+        if limit is None:
+            return True
+        if storage.originals_bytes() + storage.partial_bytes() < limit:
+            return len(self.fetching()) < self.settings.workers
+        if self.in_flight:
+            return False  # it may delete some when it ends
+        storage.empty_partial()  # what broke off earlier only saves a download its beginning
+        self.result.full = storage.originals_bytes() >= limit
+        return not self.result.full
+
+    def after_download(self, source_id: str) -> int:
+        """Push what the source's videos wait for; returns how many of them do."""
+        works = [self.next_work(video_id, source_id) for video_id in self.planner.videos_of(source_id)]
+        ready = [work for work in works if work is not None]
+        if any(work.stage.name == "segment" for work in ready) and self.original_is_gone(source_id):
+            self.push(self.planner.again(self.planner.of_source(self.sources[source_id])))
+            return 1
+        for work in ready:
+            self.push(work)
+        return len(ready)
+
+    def next_work(self, video_id: str, source_id: str) -> Work | None:
+        return next((work for work in self.planner.of_video(video_id, source_id) if work.stale), None)
+
+    def original_is_gone(self, source_id: str) -> bool:
+        return not self.sources[source_id].path and original_key(self.dataset.storage, source_id) is None
+
+    def go(self) -> None:
+        import ray
+
+        remote = ray.remote(max_retries=0)(carry_out)
+        handles = {stage.name: ray.put(stage) for stage in self.planner.stages}
+        dataset = ray.put(self.dataset)
+
+        def submit(work: Work, lives: int) -> None:
+            source = self.sources[work.source_id] if work.owner == work.source_id else None
+            done = (self.dataset.ledger.get(work.stage.name, work.owner, part) for part in work.stage.parts)
+            others = any(o is not None and o.status == "ok" and o.part not in work.stale for o in done)
+            order = Order(work.owner, work.source_id, work.stale, work.attempts, work.redo, not others, source)
+            self.in_flight[remote.remote(handles[work.stage.name], dataset, order)] = work, lives
+
+        while self.in_flight or (self.waiting and not self.stop.is_set()):
+            # One more than there are workers: the next order is there before a worker comes back for it.
+            while len(self.in_flight) <= self.settings.workers and (picked := self.pick()):
+                submit(picked, _LIVES)
+            if not self.in_flight:
+                break
+            self.tell_fetching()
+            done, _ = ray.wait(list(self.in_flight), timeout=0.5)
+            for reference in done:
+                work, lives = self.in_flight.pop(reference)
+                try:
+                    outcomes = ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    outcomes = _died(work, error)
+                killed = any(o.reason in _KILLED for o in outcomes) and work.source_id not in self.gone
+                if killed and lives > 1 and not self.stop.is_set():
+                    submit(work, lives - 1)
+                else:
+                    self.commit(work, outcomes)
+            self.flush(always=False)
+        self.flush(always=True)
+        self.watcher.fetching(0, 0)
+        self.result.stopped = self.waiting
+
+    def fetching(self) -> list[Work]:
+        """The downloads in flight."""
+        works = [work for work, _ in self.in_flight.values() if work.stage.name == "download"]
+        return [work for work in works if self.sources[work.source_id].url]
+
+    def tell_fetching(self) -> None:
+        if downloads := len(self.fetching()):
+            self.watcher.fetching(downloads, self.dataset.storage.partial_bytes())
+        else:
+            self.watcher.fetching(0, 0)
+
+    def commit(self, work: Work, outcomes: list[Outcome]) -> None:
+        if work.stage.name == "download":  # what was purged while it was fetched is never put on record
+            asked = self.removals.refresh()
+            if holds_removed(self.dataset, self.sources[work.source_id], self.removals) or asked:
+                self.drop_removed()
+        if work.source_id in self.gone:
+            self.watcher.finished()
+            return
+        self.dataset.ledger.append(outcomes)
+        for outcome in outcomes:
+            self.planner.attempted(outcome)
+            if outcome.status == "failed":
+                self.result.failed.append(outcome)
+            self.watcher.ended(outcome)
+        if work.stage.name == "download":
+            if videos := self.after_download(work.source_id):
+                self.watcher.expect(videos - 1)
+            else:
+                self.watcher.finished()
+            return
+        following = self.next_work(work.owner, work.source_id)
+        if following is not None:
+            self.push(following)
+        else:
+            self.watcher.finished()
+        if work.stage.name == "segment":
+            self.drop_original(work.source_id)
+
+    def drop_original(self, source_id: str) -> None:
+        """A download is deleted once every video in it is cut, and that is on record."""
+        if self.settings.keep_originals or self.sources[source_id].path:
+            return
+        download = self.dataset.ledger.get("download", source_id)
+        if download and all(self.dataset.ledger.get("segment", video_id) for video_id in download.videos):
+            key = original_key(self.dataset.storage, source_id)
+            if key is not None:
+                self.flush(always=True)
+                self.dataset.storage.remove(key)
+
+    def drop_leftovers(self) -> None:
+        """Delete originals that a run which was killed, or which kept them, has left behind."""
+        wanted = {work.source_id for *_, work in (*self.ready, *self.fetches)}
+        for key in self.dataset.storage.keys("originals"):
+            source_id = key.rpartition("/")[2].partition(".")[0]
+            if source_id in self.sources and source_id not in wanted:
+                self.drop_original(source_id)
+
+    def drop_removed(self) -> None:
+        """Begin nothing more on sources that were purged."""
+        gone = {source_id for source_id, source in self.sources.items() if self.removals.takes(source)} - self.gone
+        self.gone |= gone
+        self.unsettled |= gone
+        for queue in (self.ready, self.fetches):
+            kept = [entry for entry in queue if entry[3].source_id not in gone]
+            for _ in range(len(queue) - len(kept)):
+                self.watcher.finished()
+            queue[:] = kept
+            heapq.heapify(queue)
+
+    def settle_removed(self) -> None:
+        """Remove them, once no worker may write anything more of them."""
+        busy = {work.source_id for work, _ in self.in_flight.values()}
+        self.result.purged += remove(self.dataset, self.unsettled - busy)
+        self.unsettled &= busy
+
+    def flush(self, *, always: bool) -> None:
+        if always or time.monotonic() - self.flushed > _FLUSH_SECONDS:
+            self.lease.check()
+            if self.removals.refresh():
+                self.drop_removed()
+            self.settle_removed()
+            self.dataset.ledger.flush()
+            self.flushed = time.monotonic()
+
+
+def _died(work: Work, error: Exception) -> list[Outcome]:
+    """Its workers died. The machine may be to blame, so a later run tries again; who kills that one's too is not asked
+    again."""
+    line = str(error).strip().splitlines()[0][:200]
+    return [
+        Outcome(
+            video_id=work.owner,
+            stage=work.stage.name,
+            part=part,
+            status="failed",
+            reason="worker_died",
+            message=f"its worker died twice ({line})",
+            transient=work.attempts.get(part, 0) == 0,
+            attempts=work.attempts.get(part, 0) + 1,
+            fingerprint=fingerprint,
+        )
+        for part, fingerprint in work.stale.items()
+    ]
+
+
+@contextmanager
+def _ray(settings: RunSettings) -> Iterator[None]:
+    import ray
+
+    local = settings.ray_address == "local"
+    own = signal.getsignal(signal.SIGTERM)
+    ray.init(
+        address=settings.ray_address,
+        num_cpus=settings.workers if local else None,
+        include_dashboard=False if local else None,
+        object_store_memory=_OBJECT_STORE_BYTES if local else None,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, own)  # Ray puts one there that ends the process at once
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _drain_on_signals(stop: threading.Event) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def first(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    before: dict[signal.Signals, Any] = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, first)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,14 @@
+"""Settings of the run itself: they say how the work is done, never what comes out."""
+
+import os
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class RunSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)  # more than cores only adds memory
+    ray_address: str = "local"  # a cluster's address; a bare init may attach to a cluster that is dead
+    max_local_bytes: int | None = Field(None, gt=0)  # of downloads: they outrun decoding and fill the disk
+    keep_originals: bool = False  # kept, downloads fill the disk: a full build fetches tens of terabytes

@@ -1,0 +1,60 @@
+"""One video as a person reads it: its caption tree and its QA."""
+
+from collections.abc import Iterator
+
+from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.errors import UserError
+from marathon_pipeline.records import LETTERS, ClipCaption, Event, QAPair, Record, Summary, Verdict, Video
+
+
+class Tree(Record):
+    """All that was written about a video."""
+
+    video: Video
+    summary: Summary | None
+    events: tuple[Event, ...]
+    captions: tuple[ClipCaption, ...]
+    qa: tuple[QAPair, ...]
+    verdicts: tuple[Verdict, ...]
+
+
+def tree(dataset: Dataset, video_id: str) -> Tree:
+    owner = next((o.video_id for o in dataset.ledger if video_id in o.videos), "")
+    videos = [video for video in dataset.tables.read(Video, owner) if video.video_id == video_id] if owner else []
+    if not videos:
+        known = [o.videos[0] for o in dataset.ledger if o.videos][:3]
+        hint = f"such as {', '.join(known)}" if known else "the dataset is empty"
+        raise UserError(f"{video_id}: no such video in {dataset.url} ({hint})")
+    read = dataset.tables.read
+    return Tree(
+        video=videos[0],
+        summary=next(iter(read(Summary, video_id)), None),
+        events=tuple(read(Event, video_id)),
+        captions=tuple(read(ClipCaption, video_id)),
+        qa=tuple(read(QAPair, video_id)),
+        verdicts=tuple(read(Verdict, video_id)),
+    )
+
+
+def lines(found: Tree) -> Iterator[str]:
+    video = found.video
+    yield f"{video.video_id}  {_clock(video.seconds)}  {video.width}x{video.height} {video.codec}"
+    if found.summary:
+        yield f"\n{found.summary.text}"
+    for event in found.events:
+        yield f"\n{_clock(event.start)}-{_clock(event.end)}  {event.title}\n  {event.caption}"
+        for caption in found.captions:
+            if caption.clip_id in event.clip_ids:
+                yield f"    {_clock(caption.start)}-{_clock(caption.end)}  {caption.summary}"
+    problems = {verdict.qa_id: verdict.problems for verdict in found.verdicts}
+    for pair in found.qa:
+        spans = ", ".join(f"{_clock(span.start)}-{_clock(span.end)}" for span in pair.evidence)
+        rejected = f"  REJECTED: {', '.join(problems[pair.qa_id])}" if problems.get(pair.qa_id) else ""
+        yield f"\n[{pair.task}, {pair.format}, {spans}]{rejected}\n  Q: {pair.question}"
+        yield from (f"     {letter}. {option}" for letter, option in zip(LETTERS, pair.options, strict=False))
+        yield f"  A: {f'{pair.letter}. ' if pair.letter else ''}{pair.answer}"
+
+
+def _clock(seconds: float) -> str:
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"

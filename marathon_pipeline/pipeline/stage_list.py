@@ -1,0 +1,44 @@
+"""The stages, in the order in which a video goes through them."""
+
+from pydantic import BaseModel, ConfigDict
+
+from marathon_pipeline.annotators.protocol import Annotator
+from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.sources.settings import DownloadSettings
+from marathon_pipeline.stages.caption_clips import CaptionClips
+from marathon_pipeline.stages.caption_events import CaptionEvents, EventSettings
+from marathon_pipeline.stages.download import Download, PartSettings
+from marathon_pipeline.stages.qa import WriteQA
+from marathon_pipeline.stages.segment import Segment, SegmentSettings
+from marathon_pipeline.stages.stage import Stage
+from marathon_pipeline.stages.summarize import Summarize
+from marathon_pipeline.stages.verify import Verify
+from marathon_pipeline.taxonomy import Taxonomy
+
+STAGE_NAMES = ("download", "segment", "caption_clips", "caption_events", "summarize", "qa", "verify")
+
+
+class StageSettings(BaseModel):
+    """What decides the content of a dataset, besides the templates."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    download: DownloadSettings = DownloadSettings()
+    parts: PartSettings = PartSettings()
+    segment: SegmentSettings = SegmentSettings()
+    events: EventSettings = EventSettings()
+
+
+def build_stages(
+    settings: StageSettings, annotator: Annotator, taxonomy: Taxonomy, tasks: tuple[str, ...], storage: Storage
+) -> tuple[Stage, ...]:
+    captions = taxonomy.captions
+    return (
+        Download(settings.download, settings.parts, settings.segment.decode, storage),
+        Segment(settings.segment, storage),
+        CaptionClips(annotator, captions["clip"]),
+        CaptionEvents(annotator, (captions["event_split"], captions["event"]), settings.events),
+        Summarize(annotator, captions["global"]),
+        WriteQA(annotator, taxonomy, tasks),
+        Verify(taxonomy, tasks),
+    )

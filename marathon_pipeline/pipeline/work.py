@@ -1,0 +1,134 @@
+"""What a worker does: one stage's work on one video. Only ids and outcomes come in and go out."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.errors import Failed, Filtered, UserError, defect
+from marathon_pipeline.records import Clip, ClipCaption, Event, Outcome, Record, Source, Status, Video, content_hash
+from marathon_pipeline.stages.stage import Given, Stage
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker is to do: which parts of a stage's work on an owner, and the fingerprint to stamp each with."""
+
+    owner: str
+    source_id: str
+    wanted: dict[str, str]
+    attempts: dict[str, int]
+    redo: bool
+    all_tasks: bool  # no other part of the stage's work on the owner is done
+    source: Source | None  # for `download`, which reads no table
+
+
+def carry_out(stage: Stage, dataset: Dataset, order: Order) -> list[Outcome]:
+    """Do the work and write its tables, whole. Every part ends in an outcome; nothing is raised for a bad video."""
+    stamp = dataset.tables.stamp(stage.writes[-1], order.owner)
+    done = {} if order.redo else {part: o for part, o in stamp.items() if order.wanted.get(part) == o.fingerprint}
+    todo = [part for part in order.wanted if part not in done]
+    if not todo:
+        return list(done.values())
+    ended: list[tuple[Outcome, Sequence[Record]]] = []
+    try:
+        given = _read(stage, dataset, order)
+        ended = [_run_part(stage, given, order, part) for part in todo]
+        _write(stage, dataset, order, stamp, ended)
+    except Exception as error:
+        whole = _failure(error)
+        return [*done.values(), *(_outcome(stage, order, part, 0.0, whole) for part in todo)]
+    return [*done.values(), *(outcome for outcome, _ in ended)]
+
+
+def _read(stage: Stage, dataset: Dataset, order: Order) -> Given:
+    def rows(record: type[Record]) -> Sequence[Record]:
+        if record is Source:
+            return [order.source] if order.source else []
+        if record is Video:
+            return [v for v in dataset.tables.read(Video, order.source_id) if v.video_id == order.owner]
+        return dataset.tables.read(record, order.owner)
+
+    return Given({record: rows(record) for record in stage.reads})
+
+
+def _run_part(stage: Stage, given: Given, order: Order, part: str) -> tuple[Outcome, Sequence[Record]]:
+    began = time.monotonic()
+    try:
+        rows = stage.run(given.of_part(part), part)
+    except Exception as error:
+        return _outcome(stage, order, part, time.monotonic() - began, _failure(error)), ()
+    outcome = _outcome(stage, order, part, time.monotonic() - began)
+    return outcome.model_copy(
+        update={
+            "content": content_hash(rows),
+            "items": sum(isinstance(row, stage.writes[-1]) for row in rows),
+            "videos": tuple(row.video_id for row in rows if isinstance(row, Video)),
+            "video_seconds": max((row.end for row in rows if isinstance(row, Clip | ClipCaption | Event)), default=0.0),
+        }
+    ), rows
+
+
+def _outcome(stage: Stage, order: Order, part: str, seconds: float, error: Failed | Filtered | None = None) -> Outcome:
+    status: Status = "ok" if error is None else "filtered" if isinstance(error, Filtered) else "failed"
+    return Outcome(
+        video_id=order.owner,
+        stage=stage.name,
+        part=part,
+        status=status,
+        reason="" if error is None else error.rule if isinstance(error, Filtered) else error.reason,
+        message="" if error is None else error.message,
+        transient=isinstance(error, Failed) and error.transient,
+        attempts=order.attempts.get(part, 0) + 1,
+        seconds=round(seconds, 3),
+        fingerprint=order.wanted[part],
+    )
+
+
+def _failure(error: Exception) -> Failed | Filtered:
+    if isinstance(error, Failed | Filtered):
+        return error
+    if isinstance(error, UserError):
+        return Failed("bad_input", str(error))
+    if isinstance(error, OSError) and error.errno == 28:
+        return Failed("disk_full", "no space left on the device", transient=True)
+    return Failed("defect", defect(error))
+
+
+def _write(
+    stage: Stage,
+    dataset: Dataset,
+    order: Order,
+    stamp: dict[str, Outcome],
+    ended: list[tuple[Outcome, Sequence[Record]]],
+) -> None:
+    """Write what ended well; a stage that works by task keeps the rows of the other tasks in the file."""
+    redone = {outcome.part for outcome, _ in ended}
+    by_task = stage.parts != ("",)
+    if not by_task and all(outcome.status != "ok" for outcome, _ in ended):
+        return
+    kept = {part: outcome for part, outcome in stamp.items() if by_task and part not in redone}
+    kept |= {outcome.part: outcome for outcome, _ in ended if outcome.status != "failed"}
+    for record in stage.writes:
+        rows: Iterable[Record] = (row for _, rows in ended for row in rows if isinstance(row, record))
+        if by_task:
+            others = [row for row in _before(dataset, record, order) if _task(row) not in redone]
+            rows = sorted([*others, *rows], key=_task)
+        dataset.tables.write(record, order.owner, rows, kept)
+
+
+def _before(dataset: Dataset, record: type[R], order: Order) -> list[R]:
+    """The rows that stand there; a damaged file holds none where every task in it is done anew."""
+    try:
+        return dataset.tables.read(record, order.owner)
+    except Failed:
+        if not order.all_tasks:
+            raise
+        return []
+
+
+def _task(row: Record) -> str:
+    return str(getattr(row, "task", ""))

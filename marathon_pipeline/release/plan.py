@@ -1,0 +1,154 @@
+"""What a release would hold, read from the ledger and the list of sources alone: no table is opened."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.errors import UserError
+from marathon_pipeline.records import Source, Split, digest
+from marathon_pipeline.release.release_file import FORMAT_VERSION, Release, read_release, release_names
+from marathon_pipeline.release.settings import ReleaseSettings
+from marathon_pipeline.taxonomy import Taxonomy
+
+BUCKETS = 10_000
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A finished video and where it goes. `slot`: which of a split's shards, empty ones counted."""
+
+    video_id: str
+    source: Source
+    tasks: tuple[str, ...]
+    split: Split
+    bucket: int
+
+    def order(self, shards: int) -> tuple[int, int, str]:
+        """Sorts videos so that a writer needs one open shard at a time."""
+        return SPLITS.index(self.split), self.bucket % shards, self.video_id
+
+
+def bucket(source_id: str) -> int:
+    """0 to 9,999, the same wherever and whenever it is asked."""
+    return int(hashlib.sha256(source_id.encode()).hexdigest(), 16) % BUCKETS
+
+
+def split_of(source: Source, settings: ReleaseSettings) -> Split:
+    """The manifest's word, else by bucket: test first, so that a larger `val` takes no source out of `test`."""
+    if source.split is not None:
+        return source.split
+    share = bucket(source.source_id) / BUCKETS
+    if share < settings.test:
+        return "test"
+    return "val" if share >= 1 - settings.val else "train"
+
+
+def place(dataset: Dataset, settings: ReleaseSettings) -> list[Placed]:
+    """Every finished video that nobody asked to take down."""
+    sources, removals = dataset.sources(), dataset.removals()
+    placed = []
+    for video in dataset.finished():
+        if video.source_id in removals.ids:
+            continue
+        if video.source_id not in sources:
+            raise UserError(
+                f"{dataset.url}: source {video.source_id} is not listed there; run its job again, then release"
+            )
+        source = sources[video.source_id]
+        if removals.takes(source):
+            continue
+        split = split_of(source, settings)
+        placed.append(Placed(video.video_id, source, video.tasks, split, bucket(source.source_id)))
+    return placed
+
+
+def planned_release(dataset: Dataset, settings: ReleaseSettings, taxonomy: Taxonomy) -> dict[str, str]:
+    """The fingerprint of each part of a release made now: `qa/<task>`, `videos`, `captions`, `media`, `card`."""
+    return planned_parts(dataset, place(dataset, settings), settings, taxonomy)
+
+
+def planned_parts(
+    dataset: Dataset, placed: Iterable[Placed], settings: ReleaseSettings, taxonomy: Taxonomy
+) -> dict[str, str]:
+    def content(stage: str, owner: str, part: str = "") -> str:
+        outcome = dataset.ledger.get(stage, owner, part)
+        return outcome.content if outcome else ""
+
+    qa: dict[str, list[object]] = {}
+    videos: list[object] = []
+    captions: list[object] = []
+    for video in sorted(placed, key=lambda video: video.video_id):
+        row = [video.video_id, video.split, video.bucket % settings.shards, shown(video.source)]
+        row.append(content("download", video.source.source_id))
+        videos.append(row)
+        captions.append([*row, *(content(s, video.video_id) for s in ("caption_clips", "caption_events", "summarize"))])
+        for task in video.tasks:
+            qa.setdefault(task, []).append([*row, *(content(s, video.video_id, task) for s in ("qa", "verify"))])
+    parts = {f"qa/{task}": digest([FORMAT_VERSION, taxonomy.task_rules(task), rows]) for task, rows in qa.items()}
+    parts["videos"] = digest([FORMAT_VERSION, videos])
+    parts["captions"] = digest([FORMAT_VERSION, captions])
+    templates = {name: template.rendered_rules() for name, template in taxonomy.captions.items()}
+    parts["card"] = digest([FORMAT_VERSION, settings.model_dump(), templates])
+    if settings.media:
+        parts["media"] = digest([FORMAT_VERSION, media_fingerprints(dataset, placed, settings)])
+    return parts
+
+
+def media_fingerprints(dataset: Dataset, placed: Iterable[Placed], settings: ReleaseSettings) -> list[str]:
+    return [fingerprint for fingerprint, _ in media_shards(dataset, placed, settings)]
+
+
+def media_shards(
+    dataset: Dataset, placed: Iterable[Placed], settings: ReleaseSettings
+) -> list[tuple[str, list[Placed]]]:
+    """The media tars that hold anything, in order: the fingerprint of each and its videos."""
+    shards: dict[tuple[int, int], list[Placed]] = {}
+    for video in sorted(placed, key=lambda video: video.order(settings.media_shards)):
+        shards.setdefault(video.order(settings.media_shards)[:2], []).append(video)
+
+    def row(video: Placed) -> list[object]:
+        segment = dataset.ledger.get("segment", video.video_id)
+        download = dataset.ledger.get("download", video.source.source_id)
+        contents = [outcome.content if outcome else "" for outcome in (segment, download)]
+        return [video.video_id, shown(video.source), *contents]
+
+    return [
+        (digest([FORMAT_VERSION, SPLITS[split], [row(video) for video in videos]]), videos)
+        for (split, _), videos in shards.items()
+    ]
+
+
+def shown(source: Source) -> dict[str, object]:
+    """What a release says about a source. A path is none of its readers' business."""
+    return source.model_dump(include={"source_id", "data_source", "url", "licence", "licence_evidence"})
+
+
+def next_revision(dataset: Dataset, base: str, settings: ReleaseSettings, taxonomy: Taxonomy) -> str:
+    """`<base>-<n>`: the latest release of that name where it is current, else the one to write next."""
+    latest = _latest(dataset, base)
+    if latest is None:
+        return f"{base}-1"
+    number, release = latest
+    current = release.parts == planned_release(dataset, settings, taxonomy)
+    return f"{base}-{number if current else number + 1}"
+
+
+def stale_tasks(dataset: Dataset, base: str, settings: ReleaseSettings, taxonomy: Taxonomy) -> set[str]:
+    """The tasks whose QA differs from that of the latest `<base>-<n>`; where there is none, all that are finished."""
+    latest = _latest(dataset, base)
+    released = latest[1].parts if latest else {}
+    planned = planned_release(dataset, settings, taxonomy)
+    changed = {part for part in released.keys() | planned.keys() if released.get(part) != planned.get(part)}
+    return {part.removeprefix("qa/") for part in changed if part.startswith("qa/")}
+
+
+def _latest(dataset: Dataset, base: str) -> tuple[int, Release] | None:
+    pattern = re.compile(rf"{re.escape(base)}-([1-9][0-9]*)")
+    numbers = [int(found[1]) for name in release_names(dataset) if (found := pattern.fullmatch(name))]
+    for number in sorted(numbers, reverse=True):
+        if release := read_release(dataset, f"{base}-{number}"):
+            return number, release
+    return None

@@ -1,0 +1,231 @@
+"""Write a release: an immutable, named set of WebDataset shards and Parquet tables with its card."""
+
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from pydantic import JsonValue
+
+from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.errors import UserError
+from marathon_pipeline.records import QAPair, Verdict, Video
+from marathon_pipeline.release.card import render_card
+from marathon_pipeline.release.croissant import describe
+from marathon_pipeline.release.files import Folder, intact
+from marathon_pipeline.release.media import write_media
+from marathon_pipeline.release.parts import CaptionWriter, QAWriter, VideoWriter
+from marathon_pipeline.release.plan import Placed, place, planned_parts
+from marathon_pipeline.release.release_file import (
+    FILE_NAME,
+    CaptionSummary,
+    Release,
+    TaskSummary,
+    VideoSummary,
+    folder_of,
+    publishable,
+    read_release,
+    release_names,
+)
+from marathon_pipeline.release.rows import VideoRow, video_row
+from marathon_pipeline.release.settings import ReleaseSettings
+from marathon_pipeline.taxonomy import Taxonomy
+
+Progress = Callable[[str, int, int], None]  # "media" or "qa", videos done, videos in all
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class ReleaseInfo:
+    """`url`: of its folder. `bytes`: of its files, without the shared media. `unchanged`: it was there already."""
+
+    name: str
+    url: str
+    qa: int
+    tasks: int
+    bytes: int
+    unchanged: bool
+
+
+def write_release(
+    dataset: Dataset,
+    name: str,
+    settings: ReleaseSettings,
+    taxonomy: Taxonomy,
+    *,
+    content: Mapping[str, object] | None = None,
+    progress: Progress | None = None,
+) -> ReleaseInfo:
+    """Write release `name` of all that is finished and without problems.
+
+    content: the job's resolved settings that decide what is in the rows, for readers of `release.json`; they are no
+    part of what makes two releases differ, since the rows are. The caller holds the dataset's lease. Raises UserError
+    where a release of that name holds something else, or there is nothing to release.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"release name {name!r}: use up to 100 letters, digits, '.', '_' and '-', a letter or digit first"
+        )
+    placed = place(dataset, settings)
+    parts = planned_parts(dataset, placed, settings, taxonomy)
+    if existing := read_release(dataset, name):
+        if existing.parts != parts:
+            raise UserError(f"release {name} holds other content and releases never change; choose another name")
+        return _info(dataset, existing, unchanged=True)
+    if not placed:
+        raise UserError(f"{dataset.url}: no video is finished, so there is nothing to release; run its job first")
+    try:
+        with tempfile.TemporaryDirectory(prefix="release-", dir=dataset.storage.scratch()) as scratch:
+            writer = _Writer(dataset, name, settings, taxonomy, placed, parts, Path(scratch), progress or _silent)
+            return _info(dataset, writer.write(publishable(content or {})), unchanged=False)
+    except pa.ArrowException as error:
+        raise UserError(f"{dataset.url}: a table is damaged ({error}); run its job again, then release") from None
+    except OSError as error:
+        raise UserError(
+            f"{dataset.url}: release {name} could not be written ({error}); see to it, then try again"
+        ) from None
+
+
+class _Writer:
+    def __init__(
+        self,
+        dataset: Dataset,
+        name: str,
+        settings: ReleaseSettings,
+        taxonomy: Taxonomy,
+        placed: list[Placed],
+        parts: dict[str, str],
+        scratch: Path,
+        progress: Progress,
+    ) -> None:
+        self._dataset, self._name, self._settings, self._taxonomy = dataset, name, settings, taxonomy
+        self._placed, self._parts, self._scratch, self._progress = placed, parts, scratch, progress
+        self._folder = Folder(dataset.storage, folder_of(name), scratch)
+
+    def write(self, content: dict[str, JsonValue]) -> Release:
+        self._folder.clear()
+        before = [release for name in release_names(self._dataset) if (release := read_release(self._dataset, name))]
+        kept = {part: release for part in self._parts if (release := self._copied(part, before))}
+        tasks, videos, captions = self._written(kept)
+        if not any(task.qa for task in tasks.values()):
+            raise UserError(
+                f"{self._dataset.url}: every QA pair has a problem, so there is nothing to release; audit it"
+            )
+        total = len(self._placed)
+        media = None
+        if self._settings.media:
+            media = write_media(
+                self._dataset,
+                self._placed,
+                self._settings,
+                self._scratch,
+                self._row_of,
+                lambda done: self._progress("media", done, total),
+            )
+        release = Release(
+            name=self._name,
+            title=self._settings.title,
+            licence=self._settings.licence,
+            annotators=tuple(sorted({*captions.annotators, *(a for task in tasks.values() for a in task.annotators)})),
+            media=media.version if media else "",
+            parts=self._parts,
+            tasks=tasks,
+            videos=videos,
+            captions=captions,
+            templates=_templates(self._taxonomy, tasks),
+            settings={"content": content, "release": self._settings.model_dump(mode="json")},
+            files=self._folder.files,
+        )
+        self._folder.put("README.md", render_card(release, media.counts() if media else {}))
+        self._folder.put("croissant.json", describe(release))
+        release = release.model_copy(update={"files": dict(self._folder.files)})
+        self._dataset.storage.write(f"{self._folder.prefix}/{FILE_NAME}", release.dump())
+        return release
+
+    def _copied(self, part: str, before: list[Release]) -> Release | None:
+        """Copy the files of a part from a release that holds the same one, and say which; None where none does."""
+        for release in before:
+            files = {path: info for path, info in release.files.items() if _part_of(path) == part}
+            keys = {path: f"{folder_of(release.name)}/{path}" for path in files}
+            if release.parts.get(part) == self._parts[part] and all(
+                intact(self._dataset.storage, keys[path], info) for path, info in files.items()
+            ):
+                for path, info in files.items():
+                    self._folder.copy(path, keys[path], info)
+                return release
+        return None
+
+    def _written(self, kept: dict[str, Release]) -> tuple[dict[str, TaskSummary], VideoSummary, CaptionSummary]:
+        """Write what no earlier release holds, in one pass over the videos."""
+        shards, tables = self._settings.shards, self._dataset.tables
+        qa = {
+            task: QAWriter(self._folder, self._taxonomy.task(task), shards)
+            for part in self._parts
+            if (task := part.removeprefix("qa/")) != part and part not in kept
+        }
+        videos = None if "videos" in kept else VideoWriter(self._folder)
+        captions = None if "captions" in kept else CaptionWriter(self._folder)
+        if qa or videos or captions:
+            for done, place in enumerate(sorted(self._placed, key=lambda video: video.order(shards)), start=1):
+                row = self._row_of(place)
+                if videos:
+                    videos.add(row)
+                if captions:
+                    captions.add(tables, row)
+                if wanted := [qa[task] for task in place.tasks if task in qa]:
+                    pairs = tables.read(QAPair, place.video_id)
+                    verdicts = {verdict.qa_id: verdict for verdict in tables.read(Verdict, place.video_id)}
+                    for writer in wanted:
+                        writer.add(place, row, pairs, verdicts)
+                self._progress("qa", done, len(self._placed))
+        finished = {task: writer.close() for task, writer in qa.items()}
+        tasks = {
+            task: finished[task] if task in finished else kept[f"qa/{task}"].tasks[task]
+            for task in self._taxonomy.tasks
+            if f"qa/{task}" in self._parts
+        }
+        return (
+            tasks,
+            videos.close() if videos else kept["videos"].videos,
+            captions.close() if captions else kept["captions"].captions,
+        )
+
+    def _row_of(self, place: Placed) -> VideoRow:
+        for video in self._dataset.tables.read(Video, place.source.source_id):
+            if video.video_id == place.video_id:
+                return video_row(video, place.source, place.split)
+        raise UserError(
+            f"{self._dataset.url}: the row of video {place.video_id} is missing; run its job again, then release"
+        )
+
+
+def _part_of(path: str) -> str:
+    folder, _, _ = path.rpartition("/")
+    return folder or path.removesuffix(".parquet")
+
+
+def _templates(taxonomy: Taxonomy, tasks: Mapping[str, TaskSummary]) -> dict[str, JsonValue]:
+    return publishable(
+        {
+            "rules": taxonomy.rules.rendered_rules(),
+            "tasks": {task: taxonomy.task(task).rendered_rules() for task in tasks},
+            "captions": {name: template.rendered_rules() for name, template in taxonomy.captions.items()},
+        }
+    )
+
+
+def _info(dataset: Dataset, release: Release, *, unchanged: bool) -> ReleaseInfo:
+    return ReleaseInfo(
+        name=release.name,
+        url=f"{dataset.storage.url}/{folder_of(release.name)}",
+        qa=release.qa,
+        tasks=sum(task.qa > 0 for task in release.tasks.values()),
+        bytes=sum(info.bytes for info in release.files.values()),
+        unchanged=unchanged,
+    )
+
+
+def _silent(part: str, done: int, total: int) -> None:
+    pass

@@ -1,0 +1,1 @@
+"""Long videos rendered from a script, so that every answer is known."""

@@ -1,0 +1,54 @@
+"""What the benchmarks share: CPU seconds of children, tables, and the JSON they leave in out/bench."""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+OUT = Path("out/bench")
+
+
+def cpu_of(command: Sequence[str]) -> float:
+    """CPU seconds (user and system) of a command and its children. They are the caller's only children meanwhile."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command[:4])} ...: exit status {done.returncode}\n{done.stdout[-2000:]}")
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def machine() -> dict[str, Any]:
+    model = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ""
+    )
+    return {"cores": os.cpu_count(), "cpu": model, "python": platform.python_version(), "load": os.getloadavg()[0]}
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def table(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows with the same keys as a table."""
+    print(f"\n{title}")
+    head = list(rows[0])
+    cells = [head, *([_text(row[name]) for name in head] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    for line in cells:
+        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)), flush=True)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def save(name: str, found: dict[str, Any]) -> None:
+    """Write out/bench/<name>.json."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / f"{name}.json").write_text(json.dumps({"machine": machine()} | found, indent=1) + "\n")
+    print(f"\n{OUT / name}.json")

@@ -1,0 +1,74 @@
+"""Fixtures that several test files share. The command is run as a user runs it: as a process of its own."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("marathon", deadline=None, derandomize=True)  # a slow machine is no failure
+settings.load_profile("marathon")
+
+CHECKOUT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_videos() -> Path:
+    """The folder of real test videos, which is no part of the project."""
+    folder = Path(os.environ.get("MARATHON_TEST_VIDEOS", CHECKOUT.parent / "shared" / "videos"))
+    if not folder.is_dir():
+        pytest.skip("no real videos: set MARATHON_TEST_VIDEOS to a folder that holds them")
+    return folder
+
+
+@dataclass(frozen=True)
+class Command:
+    """The `marathon` command in a working folder of its own."""
+
+    folder: Path
+
+    def start(self, *arguments: object) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "marathon_pipeline", *map(str, arguments)]
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def __call__(self, *arguments: object, code: int = 0) -> str:
+        """Run it to its end; returns what it printed on stdout, on stderr where it was to fail by bad input."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=200)
+        assert "Traceback" not in out + err, err
+        assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
+        return err if code == 2 else out
+
+
+@pytest.fixture
+def marathon(tmp_path: Path) -> Command:
+    return Command(tmp_path)
+
+
+JOB = """
+dataset: out
+synthetic: {folder: videos, videos: 3, minutes: 3, seed: 5}
+segment: {min_seconds: 0}
+events: {min_events: 0}
+release: {name: test}
+audit: {sample_per_task: 1}
+"""
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `job.yaml` and the dataset, release and report that it gives. Read it, or copy it."""
+    folder = tmp_path_factory.mktemp("built")
+    (folder / "job.yaml").write_text(JOB)
+    Command(folder)("run", "job.yaml")
+    return folder

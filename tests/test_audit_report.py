@@ -1,0 +1,351 @@
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from marathon_pipeline.audit.cards import seconds_shown
+from marathon_pipeline.audit.report import audit_is_current, write_audit
+from marathon_pipeline.audit.sample import Sampler, Shown
+from marathon_pipeline.audit.statistics import Letters, Statistics
+from marathon_pipeline.audit.survey import survey
+from marathon_pipeline.dataset.dataset import Dataset, media_key
+from marathon_pipeline.ffmpeg import ffmpeg_binary
+from marathon_pipeline.records import (
+    LETTERS,
+    Binding,
+    ClipCaption,
+    Format,
+    Outcome,
+    QAPair,
+    Source,
+    Span,
+    Verdict,
+)
+from marathon_pipeline.taxonomy import load_taxonomy
+
+HOSTILE = "<script>alert(1)</script> & \"quoted\" '</style>'"
+TAXONOMY = load_taxonomy()
+BINDING = Binding(annotator="hand/1", template_version=1, request="")
+OPTIONS = ("a kite", "a bird", "a plane", "a red balloon")
+
+
+def qa(video: str, task: str, format: Format, question: str, *spans: tuple[float, float], letter: str = "A") -> QAPair:
+    options = OPTIONS if format == "choice" else ()
+    answer = OPTIONS[LETTERS.index(letter)] if options else "It goes up."
+    return QAPair(
+        qa_id=QAPair.id_of(video, task, format, question, options, answer),
+        video_id=video,
+        task=task,
+        topic=TAXONOMY.tasks[task].topic,
+        format=format,
+        question=question,
+        options=options,
+        answer=answer,
+        letter=letter if options else "",
+        evidence=tuple(Span(start=start, end=end) for start, end in spans),
+        clip_ids=("c0000",),
+        binding=BINDING,
+    )
+
+
+def verdict(pair: QAPair, *problems: str) -> Verdict:
+    return Verdict(
+        qa_id=pair.qa_id,
+        video_id=pair.video_id,
+        task=pair.task,
+        problems=problems,
+        question_words=1,
+        answer_words=1,
+        option_length_ratio=0,
+        evidence_seconds=4,
+    )
+
+
+def outcome(video: str, stage: str, part: str = "", status: str = "ok", reason: str = "", **fields: object) -> Outcome:
+    known = {"video_id": video, "stage": stage, "part": part, "status": status, "reason": reason, "fingerprint": "f"}
+    return Outcome.model_validate(known | {"content": f"{video}{stage}{part}"} | fields)
+
+
+def finished(video: str, seconds: float, events: int, parts: dict[str, str]) -> list[Outcome]:
+    """The outcomes of a video that came to its end; `parts`: why a task was not asked, or nothing where it was."""
+    return [
+        outcome(video, "download", videos=(video,)),
+        outcome(video, "segment", video_seconds=seconds),
+        outcome(video, "caption_clips"),
+        outcome(video, "caption_events", items=events),
+        outcome(video, "summarize"),
+        *(outcome(video, "qa", part, "filtered" if why else "ok", why) for part, why in parts.items()),
+        *(outcome(video, "verify", part) for part, why in parts.items() if not why),
+    ]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Two finished videos, one too short, one that failed; three tasks."""
+    made = Dataset(str(tmp_path_factory.mktemp("audit") / "dataset"), create=True)
+    made.write_sources(
+        Source(source_id=name, path=f"/{name}", data_source="birds") for name in ("v1", "v2", "v3", "v4")
+    )
+    first = [
+        qa("v1", "object_recognition", "choice", "What flies?", (0, 4), letter="A"),
+        qa("v1", "object_recognition", "choice", "what  FLIES", (50, 59), letter="B"),
+        qa("v1", "object_recognition", "choice", "What lands?", (0, 9), letter="D"),
+        qa("v1", "object_recognition", "open", HOSTILE, (10, 20), (30, 40)),
+        qa("v1", "temporal_order", "open", "Which clip is first?", (0, 60)),
+    ]
+    second = [
+        qa("v2", "object_recognition", "choice", "What lands?", (90, 120), letter="D"),
+        qa("v2", "object_recognition", "open", "Unseen by the verifier", (0, 4)),
+        qa("v2", "scene_recognition", "open", "Of a task that is not verified", (0, 4)),
+    ]
+    problems = {first[4].qa_id: ("pipeline_word",)}
+    for video, pairs in (("v1", first), ("v2", second)):
+        made.tables.write(QAPair, video, pairs, {})
+        verdicts = [verdict(pair, *problems.get(pair.qa_id, ())) for pair in pairs if "verif" not in pair.question]
+        made.tables.write(Verdict, video, verdicts, {})
+    caption = ClipCaption(
+        video_id="v1", clip_id="c0000", start=0, end=30, temporality="It rises.", spatiality="Above.", object=HOSTILE,
+        action="Flying.", scene="Sky.", summary="A kite flies.", binding=BINDING,
+    )  # fmt: skip
+    made.tables.write(ClipCaption, "v1", [caption], {})
+    made.ledger.append(
+        [
+            *finished("v1", 60, 4, {"object_recognition": "", "temporal_order": ""}),
+            *finished("v2", 120, 9, {"object_recognition": "", "temporal_order": "too_few_events"}),
+            outcome("v2", "qa", "scene_recognition", "failed", "server", transient=True),
+            outcome("v3", "download", videos=("v3",)),
+            outcome("v3", "segment", status="filtered", reason="duration"),
+            outcome("v3", "qa", "temporal_order"),  # of an earlier run, whose settings let it through
+            outcome("v4", "download", status="failed", reason="removed"),
+        ]
+    )
+    made.ledger.flush()
+    _write_proxy(made, "v1", 60)
+    return made
+
+
+def _write_proxy(dataset: Dataset, video: str, seconds: int) -> None:
+    path = Path(dataset.url) / media_key("proxies", video, ".mp4")
+    path.parent.mkdir(parents=True)
+    picture = f"testsrc=size=320x180:rate=1:duration={seconds}"
+    command = [
+        ffmpeg_binary(),
+        "-v",
+        "error",
+        "-f",
+        "lavfi",
+        "-i",
+        picture,
+        "-pix_fmt",
+        "yuv420p",
+        "-g",
+        "1",
+        str(path),
+    ]
+    subprocess.run(command, check=True)
+
+
+@pytest.fixture(scope="module")
+def statistics(dataset: Dataset) -> Statistics:
+    return survey(dataset, TAXONOMY)
+
+
+def test_the_headline_counts_what_is_verified_of_finished_videos(statistics: Statistics) -> None:
+    assert (statistics.videos, statistics.sources, statistics.seconds) == (2, 2, 180)
+    assert (statistics.qa, statistics.accepted, statistics.unverified) == (7, 5, 1)
+    assert statistics.annotators == {"hand/1": 7}
+    assert statistics.problems == {"pipeline_word": 1}
+    assert {name: (s.videos, s.seconds, s.qa) for name, s in statistics.data_sources.items()} == {"birds": (2, 180, 7)}
+
+
+def test_a_task_is_counted_beside_what_its_template_asks(statistics: Statistics) -> None:
+    tasks = {task.task: task for task in statistics.tasks}
+    assert list(tasks) == list(TAXONOMY.tasks)
+    found = tasks["object_recognition"]
+    wanted = TAXONOMY.tasks["object_recognition"].per_video
+    assert (found.open, found.choice, found.accepted, found.problems) == (2, 4, 5, {})
+    assert (found.wanted_open, found.wanted_choice) == (2 * wanted.open, 2 * wanted.choice)
+    assert tasks["temporal_order"].not_asked == {"too_few_events": 1}
+    assert tasks["temporal_order"].problems == {"pipeline_word": 1}
+    assert tasks["scene_recognition"].failed == {"server": 1}
+
+
+def test_topic_shares_stand_beside_the_published_ones(statistics: Statistics) -> None:
+    topics = {topic.topic: topic for topic in statistics.topics}
+    assert (topics["object"].qa, topics["object"].share, topics["object"].published) == (6, 0.857143, 0.302)
+    assert sum(topic.published for topic in topics.values()) == pytest.approx(1)
+
+
+def test_distributions_are_those_of_accepted_pairs(statistics: Statistics) -> None:
+    assert statistics.letters.counts == {"A": 1, "B": 1, "C": 0, "D": 2}
+    assert (statistics.longest_option.questions, statistics.longest_option.right) == (4, 2)
+    assert sum(statistics.question_words.counts) == sum(statistics.answer_words.counts) == 5
+    assert statistics.evidence.spans == 6
+    assert sum(statistics.video_minutes.counts) == sum(statistics.events.counts) == 2
+    assert (statistics.events.counts[4], statistics.events.counts[9]) == (1, 1)
+
+
+def test_evidence_is_placed_in_the_tenths_it_reaches_into(statistics: Statistics) -> None:
+    # v1 (60 s): 0-4, 50-59, 0-9, 10-20 with 30-40; v2 (120 s): 90-120
+    counts = (2, 2, 1, 1, 0, 1, 1, 1, 2, 2)
+    assert statistics.evidence.touched == tuple(count / 5 for count in counts)
+    assert statistics.evidence.covered == pytest.approx(((9 + 10 + 10 + 9) / 60 + 30 / 120) / 2, abs=1e-6)
+
+
+def test_repeats_are_found_within_a_video_and_across_videos(statistics: Statistics) -> None:
+    within, across = statistics.duplicates.within, statistics.duplicates.across
+    assert (within.groups, within.pairs, within.share) == (1, 2, 0.4)  # `What flies?` twice, with two answers
+    assert (across.groups, across.pairs, across.share) == (1, 2, 0.4)  # `What lands?` in both
+    assert statistics.duplicates.distinct_questions == 3
+
+
+def test_whatever_enters_a_stage_leaves_it_or_waits(statistics: Statistics) -> None:
+    ends = {stage.stage: stage for stage in statistics.stages}
+    assert list(ends) == ["download", "segment", "caption_clips", "caption_events", "summarize", "qa", "verify"]
+    for end in ends.values():
+        assert end.entered == end.ok + sum(end.filtered.values()) + sum(end.failed.values()) + end.waiting
+    assert (ends["download"].entered, ends["download"].failed) == (4, {"removed": 1})
+    assert (ends["segment"].entered, ends["segment"].filtered) == (3, {"duration": 1})
+    assert (ends["qa"].entered, ends["qa"].ok, ends["qa"].waiting) == (6, 3, 1)  # v1 was not asked one task
+    assert (ends["verify"].entered, ends["verify"].ok) == (3, 3)
+
+
+def test_checks_say_what_is_broken(statistics: Statistics) -> None:
+    checks = {check.name: check for check in statistics.checks}
+    broken = {name for name, check in checks.items() if not check.ok}
+    everything = {"waiting", "unverified", "accepted", "empty_tasks", "longest_option", "repeated_questions"}
+    assert broken == everything | {"across_videos"}
+    assert (checks["waiting"].value, checks["waiting"].bound) == (1, "at most 0")
+    assert (checks["accepted"].found, checks["accepted"].bound) == ("71.4 %", "at least 90 %")
+    assert checks["letters"].ok
+
+
+@pytest.mark.parametrize(("chi", "p"), [(7.8147, 0.05), (16.2662, 0.001), (2.366, 0.5)])
+def test_the_letter_test_agrees_with_the_printed_table_for_three_degrees_of_freedom(chi: float, p: float) -> None:
+    base = 1_000_000  # two letters `off` from even, so that 2 * off^2 / base is the wanted chi-square
+    off = round((chi * base / 2) ** 0.5)
+    letters = Letters.of({"A": base + off, "B": base - off, "C": base, "D": base})
+    assert letters.p == pytest.approx(p, rel=2e-3)
+
+
+def test_an_empty_dataset_has_a_report(tmp_path: Path) -> None:
+    empty = Dataset(str(tmp_path / "empty"), create=True)
+    info = write_audit(empty, TAXONOMY)
+    assert (info.statistics.qa, info.statistics.letters.p) == (0, 1)
+    assert "0 questions about 0 videos" in empty.storage.read(info.html_key).decode()
+
+
+def test_the_sample_does_not_depend_on_the_order_of_the_pairs() -> None:
+    pairs = [qa("v1", "object_recognition", f, f"{n}?", (0, 4)) for n in range(20) for f in ("open", "choice")]
+    shown = [Shown(pair, verdict(pair), 60) for pair in pairs]
+    one, other = Sampler(3), Sampler(3)
+    for each in shown:
+        one.add(each)
+    for each in reversed(shown):
+        other.add(each)
+    assert one.of_task("object_recognition") == other.of_task("object_recognition")
+    assert [each.pair.format for each in one.of_task("object_recognition")] == ["open", "choice", "open"]
+
+
+def test_pictures_are_spread_over_the_evidence() -> None:
+    def shown(*spans: tuple[float, float]) -> list[int]:
+        return seconds_shown([Span(start=start, end=end) for start, end in spans], 4)
+
+    assert shown((0, 40)) == [5, 15, 25, 35]
+    assert shown((10, 12)) == [10, 11]
+    assert shown((60, 62), (0, 4)) == [1, 3, 60, 61]
+    assert len(shown(*((n, n + 1) for n in range(0, 100, 10)))) == 4
+    assert shown() == []
+
+
+def test_the_same_dataset_gives_the_same_bytes_and_is_then_current(dataset: Dataset) -> None:
+    info = write_audit(dataset, TAXONOMY)
+    first = dataset.storage.read(info.html_key), dataset.storage.read(info.json_key)
+    assert audit_is_current(dataset, TAXONOMY)
+    assert not audit_is_current(dataset, TAXONOMY, sample_per_task=5)
+    write_audit(Dataset(dataset.url), TAXONOMY)
+    assert (dataset.storage.read(info.html_key), dataset.storage.read(info.json_key)) == first
+    assert Statistics.model_validate(json.loads(first[1])["statistics"]) == info.statistics
+
+
+def test_new_work_or_a_damaged_report_makes_it_stale(tmp_path: Path) -> None:
+    small = Dataset(str(tmp_path / "small"), create=True)
+    assert not audit_is_current(small, TAXONOMY)
+    info = write_audit(small, TAXONOMY)
+    assert audit_is_current(small, TAXONOMY)
+    small.ledger.append([outcome("v9", "download")])
+    assert not audit_is_current(small, TAXONOMY)
+    write_audit(small, TAXONOMY)
+    small.storage.write(info.json_key, b"{")
+    assert not audit_is_current(small, TAXONOMY)
+
+
+class _References(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.found += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+
+
+def test_the_page_escapes_texts_names_no_path_and_refers_to_nothing_outside_itself(dataset: Dataset) -> None:
+    page = dataset.storage.read(write_audit(dataset, TAXONOMY).html_key).decode()
+    parser = _References()
+    parser.feed(page)
+    assert parser.tags.count("script") == 1
+    assert parser.found and all(reference.startswith("data:") for reference in parser.found)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and "<script>alert" not in page
+    assert not re.search(r"https?://|@import|url\(", page)
+    assert dataset.url not in page and "/v1" not in page
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if binary is None:
+        pytest.skip("no Chromium on PATH")
+    return binary
+
+
+def dom(chromium: str, page: Path, profile: Path, fragment: str = "", *flags: str) -> tuple[str, str]:
+    """The page as a browser without a network leaves it, and what it wrote to its console."""
+    command = [
+        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+        "--disable-background-networking", "--disable-component-update", "--proxy-server=127.0.0.1:9",
+        "--enable-logging=stderr", "--virtual-time-budget=3000", f"--user-data-dir={profile}", *flags, "--dump-dom",
+        f"{page.as_uri()}{fragment}",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+
+
+def shown_articles(text: str) -> list[str]:
+    return [tag for tag in re.findall(r"<article[^>]*>", text) if "hidden" not in tag]
+
+
+def test_a_browser_opens_the_page_without_an_error_and_its_filter_works(
+    dataset: Dataset, chromium: str, tmp_path: Path
+) -> None:
+    page = Path(dataset.url) / write_audit(dataset, TAXONOMY).html_key
+    text, console = dom(chromium, page, tmp_path / "profile")
+    assert console == ""
+    assert text.count("data:image/jpeg;base64,") >= 8
+    assert text.count("<svg") >= 8
+    assert len(shown_articles(text)) == 3 and "3 of 3 shown" in text
+    for fragment, wanted in {
+        "#format=choice": ["choice"],
+        "#task=object_recognition&format=open": ["open"],
+        "#verdict=rejected": ["open"],
+        "#q=which%20FIRST": ["open"],
+        "#q=nowhere": [],
+    }.items():
+        text, _ = dom(chromium, page, tmp_path / "profile", fragment)
+        found = [re.search('data-format="(.*?)"', tag)[1] for tag in shown_articles(text)]  # type: ignore[index]
+        assert (fragment, found) == (fragment, wanted)

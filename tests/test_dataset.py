@@ -1,0 +1,212 @@
+"""Storage, tables, ledger and lease of a dataset."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marathon_pipeline.dataset import parquet
+from marathon_pipeline.dataset.dataset import Dataset, media_key, original_key
+from marathon_pipeline.dataset.ledger import Ledger
+from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.dataset.tables import Tables
+from marathon_pipeline.errors import UserError
+from marathon_pipeline.records import (
+    Binding,
+    Clip,
+    Event,
+    Outcome,
+    Packed,
+    QAPair,
+    Source,
+    Span,
+    content_hash,
+)
+
+BINDING = Binding(annotator="measured/1", template_version=1, request="r")
+seconds = st.floats(0, 1e5, allow_nan=False).map(lambda x: round(x, 3))
+spans = st.tuples(seconds, seconds).map(lambda pair: Span(start=min(pair), end=max(pair)))
+texts = st.text(max_size=40)
+pairs = st.builds(
+    QAPair,
+    qa_id=texts,
+    video_id=st.just("v"),
+    task=texts,
+    topic=texts,
+    format=st.sampled_from(["open", "choice"]),
+    question=texts,
+    options=st.lists(texts, max_size=4).map(tuple),
+    answer=texts,
+    letter=st.sampled_from(["", "A", "D"]),
+    evidence=st.lists(spans, max_size=3).map(tuple),
+    clip_ids=st.lists(texts, max_size=3).map(tuple),
+    binding=st.just(BINDING),
+)
+
+
+def outcome(video: str = "v", stage: str = "segment", part: str = "", **fields: object) -> Outcome:
+    return Outcome.model_validate(
+        {"video_id": video, "stage": stage, "part": part, "status": "ok", "fingerprint": "f"} | fields
+    )
+
+
+@given(st.lists(pairs, max_size=5))
+def test_packed_rows_come_back_as_they_went_in(rows: list[QAPair]) -> None:
+    packed = Packed(rows)
+    assert (list(packed), len(packed), packed[1:]) == (rows, len(rows), rows[1:])
+    assert content_hash(packed) == content_hash(rows)
+    assert parquet.encode(QAPair, packed) == parquet.encode(QAPair, rows)
+
+
+@given(st.lists(pairs, max_size=5))
+def test_rows_come_back_from_parquet_as_they_went_in(rows: list[QAPair]) -> None:
+    assert parquet.decode(QAPair, parquet.encode(QAPair, rows)) == rows
+
+
+@given(st.lists(pairs, max_size=3))
+def test_the_same_rows_give_the_same_bytes(rows: list[QAPair]) -> None:
+    assert parquet.encode(QAPair, rows, {"k": "v"}) == parquet.encode(QAPair, list(rows), {"k": "v"})
+
+
+def test_a_content_hash_ignores_who_wrote_a_row_and_heeds_what_it_says() -> None:
+    event = Event(video_id="v", event_id="e", start=0, end=1, title="t", caption="c", clip_ids=("c0",), binding=BINDING)
+    later = event.model_copy(update={"binding": BINDING.model_copy(update={"prompt_tokens": 7})})
+    other = event.model_copy(update={"caption": "d"})
+    assert content_hash([event]) == content_hash([later]) != content_hash([other])
+
+
+def test_a_source_without_a_split_survives_parquet() -> None:
+    source = Source(source_id="s", url="https://a.example/v.mp4", segments=(Span(start=1, end=2),))
+    assert parquet.decode(Source, parquet.encode(Source, [source])) == [source]
+
+
+def test_duckdb_reads_a_table_as_it_lies(tmp_path: Path) -> None:
+    dataset = Dataset(str(tmp_path / "d"), create=True)
+    for video in ("a", "b"):
+        clip = Clip(
+            video_id=video, clip_id="c0000", start=0, end=30, shots=(Span(start=0, end=30),), frame_hashes=("0",)
+        )
+        dataset.tables.write(Clip, video, [clip], {"": outcome(video)})
+    rows = duckdb.sql(f"select video_id, shots[1].\"end\" from '{tmp_path}/d/tables/clips/*/*.parquet' order by 1")
+    assert rows.fetchall() == [("a", 30.0), ("b", 30.0)]
+
+
+def test_a_table_file_tells_the_outcomes_that_wrote_it(tmp_path: Path) -> None:
+    tables = Tables(Storage(str(tmp_path)))
+    stamp = {"t1": outcome(part="t1", items=3), "t2": outcome(part="t2", status="filtered", reason="no_return")}
+    tables.write(QAPair, "v", [], stamp)
+    assert tables.stamp(QAPair, "v") == stamp
+    assert list(tables.stamps(QAPair)) == list(stamp.values())
+
+
+def test_a_damaged_table_file_counts_as_not_written(tmp_path: Path) -> None:
+    tables = Tables(Storage(str(tmp_path)))
+    tables.write(QAPair, "v", [], {"": outcome()})
+    (tmp_path / Tables.key(QAPair, "v")).write_bytes(b"PAR1 not really")
+    assert tables.stamp(QAPair, "v") == {}
+
+
+def test_the_later_line_of_the_ledger_counts(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    ledger = Ledger(storage)
+    ledger.append([outcome(status="failed", reason="truncated"), outcome("w")])
+    ledger.flush()
+    ledger.append([outcome(content="new")])
+    ledger.flush()
+    again = Ledger(storage)
+    assert again.get("segment", "v") == outcome(content="new")
+    assert len(again) == 2
+
+
+def test_a_torn_ledger_line_loses_only_itself(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write("ledger/00000001.jsonl", outcome("a").model_dump_json().encode() + b'\n{"video_id": "b", "sta')
+    assert [o.video_id for o in Ledger(storage)] == ["a"]
+
+
+def test_a_forgotten_video_stays_forgotten_through_compaction(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    ledger = Ledger(storage)
+    for number in range(70):
+        ledger.append([outcome(f"v{number}")])
+        ledger.flush()
+    ledger.forget("v3")
+    ledger.flush()
+    ledger.compact()
+    assert len(storage.keys("ledger")) == 1
+    ledger.append([outcome("later")])
+    ledger.flush()
+    again = Ledger(storage)
+    assert again.get("segment", "v3") is None
+    assert len(again) == 70
+
+
+def test_a_lease_refuses_a_second_run_and_names_the_first(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from marathon_pipeline.dataset.dataset import Dataset\n"
+        "with Dataset(sys.argv[1], create=True).lease(): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"process {holder.pid}"), Dataset(str(tmp_path)).lease():
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    with Dataset(str(tmp_path)).lease():  # a holder of this machine that is dead holds nothing
+        pass
+
+
+def test_a_lease_of_another_machine_ends_when_its_heartbeat_stops(tmp_path: Path) -> None:
+    dataset = Dataset(str(tmp_path), create=True)
+    holder = {"host": "elsewhere", "pid": os.getpid(), "process_started": 0, "since": "then", "alive": time.time()}
+    dataset.storage.write("lease/00000004.json", json.dumps(holder).encode())
+    with pytest.raises(UserError, match="elsewhere"), dataset.lease():
+        pass
+    dataset.storage.write("lease/00000004.json", json.dumps(holder | {"alive": time.time() - 120}).encode())
+    with dataset.lease():
+        assert dataset.storage.keys("lease") == ["lease/00000005.json"]
+
+
+def test_a_holder_that_was_overtaken_notices(tmp_path: Path) -> None:
+    dataset = Dataset(str(tmp_path), create=True)
+    with dataset.lease() as lease:
+        lease.check()
+        dataset.storage.write("lease/00000009.json", b"{}")
+        with pytest.raises(UserError, match="took over"):
+            lease.check()
+
+
+def test_a_dataset_of_another_format_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text('{"format": 99}')
+    with pytest.raises(UserError, match="format 99, this version reads format 1"):
+        Dataset(str(tmp_path))
+
+
+def test_opening_no_dataset_creates_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no dataset there"):
+        Dataset(str(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+
+
+def test_create_is_for_the_first_writer_only(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    assert storage.create("k", b"1") and not storage.create("k", b"2")
+    assert storage.read("k") == b"1"
+
+
+def test_an_original_is_found_whatever_its_extension(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    key = media_key("originals", "yt_a", ".webm")
+    storage.write(key, b"x")
+    storage.write(media_key("originals", "yt_ab", ".mp4"), b"x")
+    assert original_key(storage, "yt_a") == key
+    assert original_key(storage, "yt_b") is None

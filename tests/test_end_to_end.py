@@ -1,0 +1,226 @@
+"""From videos to a released, audited dataset by the command, and what becomes of it when things change or die."""
+
+import hashlib
+import itertools
+import json
+import shutil
+import signal
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import duckdb
+import yaml
+from conftest import JOB, Command
+
+from marathon_pipeline.shipped import shipped
+from marathon_pipeline.taxonomy import TASK_IDS
+
+STAGES = ("download", "segment", "caption_clips", "caption_events", "summarize", "qa", "verify")
+
+
+def copy_of(built: Path, to: Path) -> Command:
+    shutil.copytree(built, to, dirs_exist_ok=True)
+    return Command(to)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def plan(marathon: Command, *arguments: object) -> dict[tuple[str, str], dict[str, int]]:
+    rows = json.loads(marathon("plan", "job.yaml", "--json", *arguments))
+    return {(row["stage"], row["part"]): {"stale": row["stale"], "waiting": row["waiting"]} for row in rows}
+
+
+def ledger_lines(folder: Path) -> list[dict[str, object]]:
+    return [
+        json.loads(line) for path in sorted((folder / "out/ledger").iterdir()) for line in path.read_text().splitlines()
+    ]
+
+
+def test_a_dataset_holds_all_tasks_in_both_formats(built: Path) -> None:
+    found = duckdb.sql(f"select distinct task, format from '{built}/out/tables/qa/*/*.parquet'").fetchall()
+    expected = {(task, format) for task in TASK_IDS for format in ("open", "choice")}
+    assert set(found) == expected - {("overall_summarization", "choice")}
+
+
+def test_every_answer_is_released_unless_it_has_a_problem(built: Path) -> None:
+    released = duckdb.sql(f"select count(*) from '{built}/out/releases/test-1/qa/*/*.parquet'").fetchall()
+    sound = duckdb.sql(f"select count(*) from '{built}/out/tables/verdicts/*/*.parquet' where len(problems) = 0")
+    assert released == sound.fetchall() != [(0,)]
+
+
+def test_what_enters_a_stage_leaves_it(built: Path) -> None:
+    stages = {row["stage"]: row for row in json.loads(Command(built)("status", "out", "--json"))}
+    left = {
+        name: row["ok"] + sum(row["filtered"].values()) + sum(row["failed"].values()) for name, row in stages.items()
+    }
+    assert left["download"] == 3
+    for before, after in itertools.pairwise(STAGES[:5]):
+        assert left[after] == stages[before]["ok"]
+    assert left["qa"] == stages["summarize"]["ok"] * len(TASK_IDS)
+    assert left["verify"] == stages["qa"]["ok"]
+
+
+def test_a_second_run_has_nothing_to_do(built: Path, tmp_path: Path) -> None:
+    marathon = copy_of(built, tmp_path)
+    assert plan(marathon) == {}
+    before, began = ledger_lines(tmp_path), time.monotonic()
+    assert "unchanged" in marathon("run", "job.yaml")
+    assert ledger_lines(tmp_path) == before
+    assert [path.name for path in (tmp_path / "out/releases").iterdir()] == ["test-1"]
+    assert time.monotonic() - began < 60  # no stage ran, no cluster was started
+
+
+def test_editing_one_template_reruns_only_that_task(built: Path, tmp_path: Path) -> None:
+    marathon = copy_of(built, tmp_path)
+    shutil.copytree(shipped("task_templates"), tmp_path / "templates")
+    job = yaml.safe_load(JOB) | {"templates": "templates"}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
+    assert plan(marathon) == {}
+
+    template = tmp_path / "templates/qa/temporality/temporal_order.yaml"
+    template.write_text(template.read_text().replace("instructions: |\n", "instructions: |\n  Prefer long spans.\n"))
+    videos = 3
+    assert plan(marathon) == {
+        ("qa", "temporal_order"): {"stale": videos, "waiting": 0},
+        ("verify", "temporal_order"): {"stale": 0, "waiting": videos},
+        ("release", "temporal_order"): {"stale": 0, "waiting": 1},
+    }
+
+    before = len(ledger_lines(tmp_path))
+    marathon("run", "job.yaml")
+    done = ledger_lines(tmp_path)[before:]
+    assert {(line["stage"], line["part"]) for line in done} <= {("qa", "temporal_order"), ("verify", "temporal_order")}
+    assert sum(line["stage"] == "qa" for line in done) == videos
+    first, second = (hashes(tmp_path / f"out/releases/test-{number}/qa") for number in (1, 2))
+    assert {name: sha for name, sha in first.items() if "temporal_order" not in name} == {
+        name: sha for name, sha in second.items() if "temporal_order" not in name
+    }
+    assert plan(marathon) == {}
+
+
+def test_a_comment_in_a_template_changes_nothing(built: Path, tmp_path: Path) -> None:
+    marathon = copy_of(built, tmp_path)
+    shutil.copytree(shipped("task_templates"), tmp_path / "templates")
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(yaml.safe_load(JOB) | {"templates": "templates"}))
+    template = tmp_path / "templates/qa/temporality/temporal_order.yaml"
+    template.write_text("# checked by two readers\n" + template.read_text())
+    assert plan(marathon) == {}
+
+
+def test_a_stage_that_writes_the_same_rows_disturbs_nothing_behind_it(built: Path, tmp_path: Path) -> None:
+    marathon = copy_of(built, tmp_path)
+    before = len(ledger_lines(tmp_path))
+    marathon("run", "job.yaml", "--force", "--until", "caption_clips")
+    assert {line["stage"] for line in ledger_lines(tmp_path)[before:]} == {"download", "segment", "caption_clips"}
+    assert plan(marathon) == {}
+
+
+def test_a_release_has_the_same_bytes_with_one_worker_and_after_a_kill(built: Path, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    shutil.copytree(built / "videos", tmp_path / "videos")
+    marathon = Command(tmp_path)
+    process = marathon.start("run", "job.yaml", "--set", "run.workers=1")
+    tables = tmp_path / "out/tables/clip_captions"
+    while process.poll() is None and not tables.exists():
+        time.sleep(0.05)
+    assert process.poll() is None, "the run ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "out/releases").exists()
+    marathon("run", "job.yaml", "--set", "run.workers=1")
+    assert hashes(tmp_path / "out/releases") == hashes(built / "out/releases")
+    assert hashes(tmp_path / "out/media") == hashes(built / "out/media")
+
+
+def test_a_terminated_run_drains_and_can_be_resumed(built: Path, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    shutil.copytree(built / "videos", tmp_path / "videos")
+    marathon = Command(tmp_path)
+    process = marathon.start("run", "job.yaml", "--set", "run.workers=1")
+    while process.poll() is None and not (tmp_path / "out/tables/clips").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 3, err
+    assert "run the same command again" in err
+    done = len(ledger_lines(tmp_path))
+    marathon("run", "job.yaml")
+    assert hashes(tmp_path / "out/releases") == hashes(built / "out/releases")
+    keys = [(line["stage"], line["video_id"], line.get("part", "")) for line in ledger_lines(tmp_path)]
+    assert done and len(keys) == len(set(keys)), "something was done twice"
+
+
+def test_a_lost_ledger_is_read_back_from_the_tables(built: Path, tmp_path: Path) -> None:
+    marathon = copy_of(built, tmp_path)
+    shutil.rmtree(tmp_path / "out/ledger")
+    assert "unchanged" in marathon("run", "job.yaml")
+    assert plan(marathon) == {}
+
+
+def test_purge_takes_a_video_out_for_good(built: Path, tmp_path: Path) -> None:
+    marathon = copy_of(built, tmp_path)
+    gone = sorted(path.stem for path in (tmp_path / "videos").glob("*.mp4"))[0]
+    marathon("purge", "out", gone)
+    left = [path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob(f"*{gone}*")]
+    assert left == [f"removals/{gone}.json"]
+    marathon("run", "job.yaml")
+    rows = duckdb.sql(f"select distinct video_id from '{tmp_path}/out/releases/test-2/videos.parquet'").fetchall()
+    assert len(rows) == 2 and (gone,) not in rows
+
+
+def test_show_prints_a_videos_captions_and_qa(built: Path) -> None:
+    marathon = Command(built)
+    video = sorted(path.stem for path in (built / "videos").glob("*.mp4"))[0]
+    shown = marathon("show", "out", video)
+    assert "Q: " in shown and "A: " in shown and "A. " in shown
+    tree = json.loads(marathon("show", "out", video, "--json"))
+    assert {pair["task"] for pair in tree["qa"]} == set(TASK_IDS)
+
+
+def test_selecting_a_video_runs_only_that(built: Path, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    shutil.copytree(built / "videos", tmp_path / "videos")
+    video = sorted(path.stem for path in (tmp_path / "videos").glob("*.mp4"))[1]
+    Command(tmp_path)("run", "job.yaml", "--video", video, "--tasks", "temporal_order", "--until", "qa")
+    lines = ledger_lines(tmp_path)
+    assert {line["video_id"] for line in lines} == {video}
+    assert {line.get("part", "") for line in lines} == {"", "temporal_order"}
+
+
+EXPECTED = {  # stage and reason in which a file ends; None: it comes through
+    "zero_byte.webm": ("download", "failed", "empty"),
+    "audio_only_eac3.mp4": ("download", "failed", "no_video"),
+    "fragment_no_init.mp4": ("download", "failed", "unreadable"),
+}
+
+
+def test_every_real_video_ends_as_expected(real_videos: Path, tmp_path: Path) -> None:
+    files = sorted(path for path in real_videos.iterdir() if path.suffix != ".md")
+    (tmp_path / "job.yaml").write_text(JOB.replace("synthetic:", "#"))
+    inputs = [argument for file in files for argument in ("--input", file)]
+    out = Command(tmp_path)("run", "job.yaml", *inputs, code=1)
+    name_of = dict(
+        duckdb.sql(f"select source_id, parse_filename(path) from '{tmp_path}/out/sources.parquet'").fetchall()
+    )
+    ends: dict[str, tuple[str, str, str]] = {}
+    through = defaultdict(set)
+    for line in ledger_lines(tmp_path):
+        name = name_of[line["video_id"]]
+        if line["status"] == "ok" or line.get("part"):
+            through[name].add(line["stage"])
+        else:
+            ends[name] = (str(line["stage"]), str(line["status"]), str(line["reason"]))
+    assert ends == dict(EXPECTED.items())
+    assert set(name_of.values()) == {file.name for file in files}
+    for name in {file.name for file in files} - set(EXPECTED):
+        assert through[name] >= set(STAGES[:-1]), name
+    for name, (stage, _, reason) in EXPECTED.items():
+        assert f"{stage}: {reason}: " in out and name in out
+    assert "release" in out

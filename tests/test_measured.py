@@ -1,0 +1,193 @@
+"""The offline annotator through its front door: form, wording, balance, determinism, and what it leaves out."""
+
+import asyncio
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from measured_truth import Told, tell, told
+
+from marathon_pipeline.annotators.measured import Measured
+from marathon_pipeline.annotators.measured.facts import observe
+from marathon_pipeline.annotators.measured.timeline import Timeline
+from marathon_pipeline.annotators.measured.words import DURATIONS, about, duration, factors_apart, spoken
+from marathon_pipeline.errors import Filtered
+from marathon_pipeline.media.decode import decode_once
+from marathon_pipeline.records import LETTERS, Binding, Clip, ClipCaption, ColourShares, Signals, Thing
+from marathon_pipeline.taxonomy import load_taxonomy
+
+__all__ = ["told"]  # the fixture
+
+FIELDS = ("temporality", "spatiality", "object", "action", "scene", "summary")
+
+
+def test_every_choice_has_four_distinct_options_and_its_letter_names_the_answer(told: Told) -> None:
+    for pair in told.pairs:
+        if pair.format == "choice":
+            assert len({option.casefold() for option in pair.options}) == 4
+            assert pair.options[LETTERS.index(pair.letter)] == pair.answer
+        else:
+            assert not pair.options and not pair.letter
+
+
+def test_no_question_contains_its_answer(told: Told) -> None:
+    assert not [pair for pair in told.pairs if pair.answer.rstrip(".").lower() in pair.question.lower()]
+
+
+def test_no_question_is_asked_twice_within_a_task_and_format(told: Told) -> None:
+    asked = Counter((pair.task, pair.format, pair.question, frozenset(pair.options)) for pair in told.pairs)
+    assert max(asked.values()) == 1
+
+
+def test_evidence_lies_in_the_video_and_names_the_windows_that_hold_it(told: Told) -> None:
+    windows = {caption.clip_id: caption for caption in told.captions}
+    for pair in told.pairs:
+        assert pair.evidence and pair.clip_ids
+        assert all(0 <= span.start <= span.end <= told.timeline.end for span in pair.evidence)
+        for span in pair.evidence:
+            held = [windows[name] for name in pair.clip_ids]
+            assert any(window.start <= span.start + 0.1 and span.start <= window.end for window in held)
+
+
+def test_nothing_written_uses_a_word_of_the_pipeline(told: Told) -> None:
+    rules = load_taxonomy().rules
+    texts = [text for pair in told.pairs for text in (pair.question, pair.answer, *pair.options)]
+    texts += [getattr(caption, field) for caption in told.captions for field in FIELDS]
+    texts += [told.summary.text, *(event.title for event in told.events), *(event.caption for event in told.events)]
+    assert not [(text, rules.forbidden_in(text)) for text in texts if rules.forbidden_in(text)]
+    assert not [text for text in texts if "signal" in text.lower() or not text.strip()]
+
+
+def test_the_right_letters_are_balanced(told: Told) -> None:
+    letters = Counter(pair.letter for pair in told.pairs if pair.letter)
+    assert max(letters.values()) - min(letters.values()) <= 0.15 * letters.total()
+
+
+def test_the_same_input_gives_the_same_records(told: Told) -> None:
+    async def again() -> list[object]:
+        task = load_taxonomy().task("temporal_order")
+        return list(await Measured().write_qa(task, "choice", told.captions, told.events, told.summary))
+
+    first = [pair for pair in told.pairs if (pair.task, pair.format) == ("temporal_order", "choice")]
+    assert asyncio.run(again()) == first
+
+
+def test_events_cover_the_video_without_gaps(told: Told) -> None:
+    assert told.events[0].start == 0 and told.events[-1].end == told.timeline.end
+    assert all(a.end == b.start for a, b in zip(told.events, told.events[1:], strict=False))
+
+
+def test_a_picture_that_holds_nothing_is_asked_only_what_it_shows() -> None:
+    dull = [row(second) for second in range(60)]
+    asked = tell("dull", None, 60.0, dull)
+    assert asked.filtered["object_existence", "open"] == "no_things"
+    assert asked.filtered["scene_transition", "choice"] == "single_setting"
+    assert asked.filtered["event_sequence", "open"] == "too_few_events"
+    assert {pair.task for pair in asked.pairs} <= {"scene_recognition", "duration_perception", "overall_summarization"}
+
+
+def test_a_real_video_whose_movements_have_no_names_is_given_no_account(real_videos: Path, tmp_path: Path) -> None:
+    decoded = decode_once(real_videos / "kitchen_ego.mp4", tmp_path / "proxy.mp4", "kitchen")
+    asked = tell("kitchen", None, decoded.seconds, decoded.signals)
+    assert asked.filtered["overall_summarization", "open"] == "unaccounted"
+    assert asked.filtered["action_recognition", "open"] == "no_action"
+    assert asked.filtered["object_permanence", "choice"] == "no_things"
+
+
+def test_a_stretch_cut_by_windows_is_one_stretch() -> None:
+    rows = [row(second, [thing(0.5)] if 5 <= second < 55 else []) for second in range(60)]
+    timeline = Timeline.of([caption(rows, start, start + 30) for start in (0, 20, 40)])
+    (subject,) = timeline.subjects
+    assert [(round(span.start), round(span.end)) for span in subject.stretches] == [(5, 55)]
+
+
+def test_a_flicker_of_two_seconds_ends_no_stretch_and_one_of_five_does() -> None:
+    rows = [row(second, [] if second in (10, 11, *range(30, 35)) else [thing(0.5)]) for second in range(60)]
+    (subject,) = Timeline.of([caption(rows, 0, 60)]).subjects
+    assert [(span.start, span.end) for span in subject.stretches] == [(0, 30), (35, 60)]
+
+
+def test_two_things_of_one_look_have_no_name() -> None:
+    rows = [row(second, [thing(0.2), thing(0.8)]) for second in range(30)]
+    assert not Timeline.of([caption(rows, 0, 30)]).subjects
+
+
+def test_while_its_colour_is_seen_outside_a_thing_the_thing_is_not_called_away() -> None:
+    for tinted, gaps in ((range(25, 26), 1), (range(20, 30), 0)):
+        rows = [
+            row(second, [] if 15 <= second < 40 else [thing(0.5)], stray=0.03 if second in tinted else 0.0)
+            for second in range(60)
+        ]
+        timeline = Timeline.of([caption(rows, 0, 60)])
+        assert len(timeline.absences(timeline.subjects[0])) == gaps
+
+
+def test_windows_without_a_measured_second_are_filtered() -> None:
+    clip = Clip(video_id="v", clip_id="c", start=0, end=30, shots=(), frame_hashes=())
+    with pytest.raises(Filtered) as left_out:
+        asyncio.run(Measured().caption_clip(clip, []))
+    assert left_out.value.rule == "no_signals"
+
+
+@given(st.floats(3, 3500), st.integers(0, 3))
+def test_durations_to_choose_from_can_be_told_apart(seconds: float, rank: int) -> None:
+    scale = factors_apart(seconds, rank, 3600)
+    assert spoken(seconds) in scale and set(scale) <= set(DURATIONS)
+    assert all(b / a >= 1.6 for a, b in itertools.pairwise(scale))
+    assert len({duration(value) for value in scale}) == len(scale) <= 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (4, "about 4 seconds"),
+        (62, "about a minute"),
+        (88, "about a minute and a half"),
+        (118, "about two minutes"),
+        (731, "about twelve minutes"),
+    ],
+)
+def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_times_are_said_as_people_say_them() -> None:
+    assert [about(t) for t in (1, 41, 81, 120)] == [
+        "at the very start", "about 40 seconds in", "about 1 minute 20 seconds in", "about 2 minutes in",
+    ]  # fmt: skip
+
+
+def thing(x: float) -> Thing:
+    return Thing(colour="red", shape="circle", x=x, y=0.5, width=0.1, height=0.18, area=0.014)
+
+
+def row(second: int, things: list[Thing] | None = None, stray: float = 0.0) -> Signals:
+    shown = things or []
+    red = stray + 0.014 * len(shown)
+    return Signals(
+        video_id="v",
+        second=second,
+        shot=0,
+        frame_hash="0" * 16,
+        brightness=0.5,
+        colours=ColourShares(red=red, blue=0.5 - red, green=0.5),
+        upper="blue",
+        lower="green",
+        upper_share=0.95,
+        lower_share=0.95,
+        motion=0.0,
+        motion_grid=(0.0,) * 9,
+        camera="still",
+        things=tuple(shown),
+    )
+
+
+def caption(rows: list[Signals], start: int, end: int) -> ClipCaption:
+    clip = Clip(video_id="v", clip_id=f"c{start}", start=start, end=end, shots=(), frame_hashes=())
+    facts = observe(clip, [one for one in rows if start <= one.second < end])
+    binding = Binding(annotator="measured/1", template_version=1, request="")
+    texts = dict.fromkeys(FIELDS, "")
+    return ClipCaption(video_id="v", clip_id=clip.clip_id, start=start, end=end, facts=facts, binding=binding, **texts)

@@ -1,0 +1,166 @@
+"""The run and what it decides: parts of sources, downloads and their originals, retries."""
+
+import contextlib
+import functools
+import itertools
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import duckdb
+import pytest
+from conftest import Command
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.errors import Failed
+from marathon_pipeline.ffmpeg import ffmpeg_binary
+from marathon_pipeline.pipeline.ingest import sample
+from marathon_pipeline.records import Source, Span
+from marathon_pipeline.stages.download import parts_of
+
+JOB = "dataset: out\ninputs: [m.jsonl]\nsegment: {min_seconds: 0}\nevents: {min_events: 0}\n"
+
+
+@pytest.fixture(scope="session")
+def small_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "small.mp4"
+    graph = ["-f", "lavfi", "-i", "testsrc2=duration=40:size=128x96:rate=10", "-pix_fmt", "yuv420p"]
+    subprocess.run([ffmpeg_binary(), "-loglevel", "error", *graph, str(path)], check=True)
+    return path
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Into the tests' output nothing."""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and the address of a server of what lies in it."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def manifest(folder: Path, *rows: dict[str, object]) -> None:
+    (folder / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def outcomes(folder: Path) -> list[dict[str, object]]:
+    return [
+        json.loads(line) for path in sorted((folder / "out/ledger").iterdir()) for line in path.read_text().splitlines()
+    ]
+
+
+def source(segments: tuple[Span, ...] = ()) -> Source:
+    return Source(source_id="s", url="https://a.example/v", segments=segments)
+
+
+@given(st.floats(1, 40_000), st.floats(30, 4_000))
+def test_parts_cover_a_source_and_none_is_too_long(seconds: float, most: float) -> None:
+    parts = [span for _, span in parts_of(source(), seconds, most)]
+    assert parts[0].start == 0 and abs(parts[-1].end - seconds) < 1e-6
+    assert all(abs(a.end - b.start) < 1e-6 for a, b in itertools.pairwise(parts))
+    assert max(span.end - span.start for span in parts) <= most + 1e-6
+
+
+def test_a_source_of_one_part_keeps_its_id_and_parts_have_their_own() -> None:
+    assert [i for i, _ in parts_of(source(), 100, 3600)] == ["s"]
+    assert [i for i, _ in parts_of(source(), 100, 60)] == ["s_00000000-00050000", "s_00050000-00100000"]
+    assert [i for i, _ in parts_of(source((Span(start=1.5, end=20),)), 100, 60)] == ["s_00001500-00020000"]
+
+
+def test_a_segment_behind_the_end_is_a_typed_failure() -> None:
+    with pytest.raises(Failed, match="out_of_range"):
+        list(parts_of(source((Span(start=200, end=220),)), 100, 60))
+
+
+def test_a_sample_keeps_its_members_when_sources_come() -> None:
+    sources = [Source(source_id=f"s{number}", url="https://a.example") for number in range(100)]
+    small, large = sample(sources[:90], 20, seed=1), sample(sources, 20, seed=1)
+    assert {s.source_id for s in large} - {s.source_id for s in small} <= {s.source_id for s in sources[90:]}
+    assert sample(sources, 20, seed=2) != large
+
+
+def test_known_segments_become_videos_of_their_own(small_video: Path, marathon: Command) -> None:
+    (marathon.folder / "job.yaml").write_text(JOB)
+    rows = [{"path": str(small_video), "id": "v", "start": start, "end": end} for start, end in ((0, 10), (20, 35))]
+    manifest(marathon.folder, *rows)
+    marathon("run", "job.yaml", "--until", "segment")
+    clips = f"'{marathon.folder}/out/tables/clips/*/*.parquet'"
+    found = duckdb.sql(f'select video_id, max("end") from {clips} group by 1 order by 1').fetchall()
+    assert [(video, round(end)) for video, end in found] == [("v_00000000-00010000", 10), ("v_00020000-00035000", 15)]
+
+
+def test_a_download_is_deleted_once_cut_and_fetched_again_when_needed(
+    small_video: Path, marathon: Command, site: tuple[Path, str]
+) -> None:
+    folder, address = site
+    (folder / "v.mp4").write_bytes(small_video.read_bytes())
+    (marathon.folder / "job.yaml").write_text(JOB)
+    manifest(marathon.folder, {"url": f"{address}/v.mp4"}, {"url": f"{address}/gone.mp4"})
+
+    out = marathon("run", "job.yaml", "--until", "segment", code=1)
+    assert "download: http_404: " in out
+    assert Storage(str(marathon.folder / "out")).keys("originals") == []
+    assert [(o["stage"], o["status"]) for o in outcomes(marathon.folder)].count(("segment", "ok")) == 1
+
+    before = len(outcomes(marathon.folder))
+    marathon("run", "job.yaml", "--until", "segment")
+    assert len(outcomes(marathon.folder)) == before, "a permanent failure was tried again unasked"
+
+    change = ["--set", "segment.clip_seconds=25", "--set", "run.keep_originals=true"]
+    marathon("run", "job.yaml", "--until", "segment", *change)
+    assert [o["stage"] for o in outcomes(marathon.folder)[before:]] == ["download", "segment"]
+    assert len(Storage(str(marathon.folder / "out")).keys("originals")) == 1
+
+    (folder / "gone.mp4").write_bytes(small_video.read_bytes())
+    retry = ["--retry-failed", "http_404"]
+    marathon("run", "job.yaml", "--until", "download", *change, *retry)
+    assert outcomes(marathon.folder)[-1]["status"] == "ok"
+    assert outcomes(marathon.folder)[-1]["attempts"] == 2
+
+
+def test_a_second_run_on_a_dataset_is_refused(marathon: Command, small_video: Path) -> None:
+    (marathon.folder / "job.yaml").write_text(JOB)
+    manifest(marathon.folder, {"path": str(small_video)})
+    first = marathon.start("run", "job.yaml")
+    lease = marathon.folder / "out/lease"
+    while first.poll() is None and not (lease.exists() and any(lease.iterdir())):
+        pass
+    assert f"process {first.pid}" in marathon("run", "job.yaml", code=2)
+    first.communicate(timeout=120)
+    assert first.returncode == 0
+
+
+def test_a_run_on_a_terminal_is_not_stopped_by_it(marathon: Command, small_video: Path) -> None:
+    (marathon.folder / "job.yaml").write_text(JOB)
+    manifest(marathon.folder, {"path": str(small_video)})
+    process, terminal = pty.fork()
+    if process == 0:  # the child: a process with a terminal of its own
+        os.chdir(marathon.folder)
+        os.execv(sys.executable, [sys.executable, "-m", "marathon_pipeline", "run", "job.yaml"])
+    shown, deadline = b"", time.monotonic() + 120
+    with contextlib.suppress(OSError):  # Linux says so where the other end is closed
+        while time.monotonic() < deadline and (
+            read := os.read(terminal, 65536)
+        ):  # the bar moves even where nothing does
+            shown += read
+    if time.monotonic() >= deadline:
+        os.kill(process, signal.SIGKILL)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, shown[-2000:]
+    assert b"ETA" in shown

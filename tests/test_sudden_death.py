@@ -1,0 +1,204 @@
+"""Killed, stopped, full, read-only, damaged: what stands then, what the next run makes of it, what the user is told."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from chaos import done_twice, is_kind, published
+from conftest import Command
+
+pytestmark = pytest.mark.slow  # each starts and stops several runs
+
+JOB = """
+dataset: out
+synthetic: {folder: VIDEOS, videos: 4, minutes: 1, seed: 3}
+segment: {min_seconds: 0}
+events: {min_events: 0}
+release: {name: test}
+run: {workers: 1}
+"""
+Running = subprocess.Popen[str]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a job and the dataset and release that an undisturbed run makes of it."""
+    folder = tmp_path_factory.mktemp("done")
+    (folder / "job.yaml").write_text(JOB.replace("VIDEOS", str(folder / "videos")))
+    Command(folder)("run", "job.yaml")
+    return folder
+
+
+@pytest.fixture
+def begun(done: Path, tmp_path: Path) -> Command:
+    """The same job with nothing done yet."""
+    shutil.copy(done / "job.yaml", tmp_path)
+    return Command(tmp_path)
+
+
+@pytest.fixture
+def copied(done: Path, tmp_path: Path) -> Command:
+    """A copy of what is done, which a test may damage."""
+    shutil.copytree(done / "out", tmp_path / "out")
+    shutil.copy(done / "job.yaml", tmp_path)
+    return Command(tmp_path)
+
+
+def below(process: Running, kind: str) -> list[psutil.Process]:
+    return [each for each in psutil.Process(process.pid).children(recursive=True) if is_kind(each, kind)]
+
+
+def until(holds: Callable[[], object], process: Running) -> None:
+    while not holds():
+        assert process.poll() is None, f"the run ended before it could be disturbed: {process.communicate()}"
+        time.sleep(0.01)
+
+
+def kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def in_a_terminal(folder: Path) -> Running:
+    """The command as the leader of a process group: what a terminal sends goes to all of it."""
+    command = [sys.executable, "-m", "marathon_pipeline", "run", "job.yaml"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    return subprocess.Popen(command, cwd=folder, text=True, start_new_session=True, **pipes)
+
+
+@contextmanager
+def mounted(folder: Path, *arguments: str) -> Iterator[None]:
+    """A file system there for a while, or the test is skipped."""
+    folder.mkdir(exist_ok=True)
+    if os.geteuid() or subprocess.run(["mount", *arguments, folder], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_run_that_is_stopped_in_every_way_and_loses_a_worker_gives_the_same_release(
+    done: Path, begun: Command
+) -> None:
+    for number, times in ((signal.SIGINT, 1), (signal.SIGINT, 2)):
+        process = in_a_terminal(begun.folder)
+        until(lambda process=process: below(process, "ffmpeg"), process)
+        for _ in range(times):
+            os.killpg(process.pid, number)
+            time.sleep(0.1)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 3, (number, times, out, err)
+        assert "Traceback" not in out + err
+        assert err.splitlines()[-1].startswith("marathon: stopped") and "run the same command again" in err
+    process = begun.start("run", "job.yaml")
+    until(lambda: below(process, "ffmpeg"), process)
+    kill(below(process, "worker"))
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    assert published(begun.folder) == published(done)
+    assert done_twice(begun.folder) == []
+
+
+def test_a_full_disk_fails_nothing_for_good_and_a_later_run_gives_the_same_release(done: Path, begun: Command) -> None:
+    with mounted(begun.folder / "out", "-t", "tmpfs", "-o", "size=600k", "tmpfs"):
+        process = begun.start("run", "job.yaml")
+        until(lambda: below(process, "ffmpeg"), process)
+        ballast = begun.folder / "out/ballast"
+        with pytest.raises(OSError, match="No space"), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        out, err = process.communicate(timeout=120)
+        assert "Traceback" not in out + err
+        assert process.returncode == (1 if "disk_full" in out else 2), out + err
+        assert "disk_full" in out or ("the disk is full" in err and "run the same command again" in err)
+        ballast.unlink()
+        subprocess.run(["mount", "-o", "remount,size=50m", begun.folder / "out"], check=True)
+        begun("run", "job.yaml")
+        assert published(begun.folder) == published(done)
+
+
+def test_a_dataset_that_cannot_be_written_is_said_in_one_line(copied: Command) -> None:
+    out = copied.folder / "out"
+    with mounted(out, "--bind", str(out)):
+        subprocess.run(["mount", "-o", "remount,ro,bind", out], check=True)
+        for command in (["run", "job.yaml"], ["release", "out", "other"], ["purge", "out", "synthetic_3_000"]):
+            said = copied(*command, code=2)
+            assert len(said.splitlines()) == 1 and "read-only: make it writable" in said and str(out) in said
+        copied("status", "out")  # what only reads still does
+
+
+def test_a_lease_that_nobody_holds_and_a_half_written_release_stop_nobody(done: Path, copied: Command) -> None:
+    out = copied.folder / "out"
+    dead = {
+        "host": os.uname().nodename,
+        "pid": 2**22 + 1,
+        "process_started": 0.0,
+        "since": "then",
+        "alive": time.time(),
+    }
+    for stale in (json.dumps(dead), "{}", "[]", '{"host": '):
+        (max((out / "lease").iterdir())).write_text(stale)
+        assert "unchanged" in copied("run", "job.yaml")
+    release = out / "releases/test-1"
+    (release / "README.md#1").write_text("what obstore was writing when it was killed")
+    (max((out / "lease").iterdir())).write_text(json.dumps(dead))
+    (release / "release.json").unlink()
+    (release / "README.md").write_text("half of i")
+    (release / "left-over").write_text("")
+    copied("run", "job.yaml")
+    assert published(copied.folder) == published(done)
+    (release / "release.json").write_text('{"name": ')
+    said = copied("run", "job.yaml", code=2)
+    assert len(said.splitlines()) == 1 and "remove its folder" in said
+
+
+def test_a_damaged_ledger_segment_is_made_good_from_the_tables(done: Path, copied: Command) -> None:
+    segments = sorted((copied.folder / "out/ledger").iterdir())
+    segments[-1].write_bytes(
+        b"\xff\x00 5\n5\n[]\nnull\n" + segments[-1].read_bytes()[: segments[-1].stat().st_size // 2]
+    )
+    segments[0].write_bytes(b"")
+    copied("run", "job.yaml")
+    assert published(copied.folder) == published(done)
+
+
+@pytest.mark.parametrize("damage", ["cut", "page"])
+def test_a_damaged_table_file_is_named_and_made_anew_when_asked(done: Path, copied: Command, damage: str) -> None:
+    (file,) = (copied.folder / "out/tables/qa").glob("*/synthetic_3_001.parquet")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] if damage == "cut" else whole[:4] + bytes(200) + whole[204:])
+    shutil.rmtree(copied.folder / "out/releases")
+    said = copied("run", "job.yaml", code=2)
+    assert len(said.splitlines()) == 1 and file.name in said and "--force --video synthetic_3_001" in said
+    if damage == "page":  # the other one needs the same
+        copied("run", "job.yaml", "--force", "--video", "synthetic_3_001")
+        assert published(copied.folder) == published(done)
+
+
+def test_a_damaged_list_of_sources_is_said_in_one_line(copied: Command) -> None:
+    sources = copied.folder / "out/sources.parquet"
+    sources.write_bytes(b"PAR1 and no more")
+    said = copied("run", "job.yaml", code=2)
+    assert len(said.splitlines()) == 1 and "sources.parquet is damaged" in said and "remove it" in said
+    sources.unlink()
+    assert "unchanged" in copied("run", "job.yaml")
+
+
+def test_a_second_run_is_refused_and_told_what_to_do(copied: Command) -> None:
+    from marathon_pipeline.dataset.dataset import Dataset
+
+    with Dataset(str(copied.folder / "out")).lease():
+        for command in (["run", "job.yaml"], ["release", "out", "other"]):
+            said = copied(*command, code=2)
+            assert len(said.splitlines()) == 1 and f"process {os.getpid()}" in said and "wait until it ends" in said
