@@ -75,6 +75,19 @@ def test_the_same_rows_give_the_same_bytes(rows: list[QAPair]) -> None:
     assert parquet.encode(QAPair, rows, {"k": "v"}) == parquet.encode(QAPair, list(rows), {"k": "v"})
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux shows them")
+def test_reading_a_table_starts_no_thread_that_could_abort_the_process_at_its_end(tmp_path: Path) -> None:
+    source = Source(source_id="s", url="https://a.example/v.mp4", segments=(Span(start=1, end=2),))
+    (tmp_path / "t.parquet").write_bytes(parquet.encode(Source, [source] * 1000, {"k": "v"}))
+    program = (
+        "import os, sys; from marathon_pipeline.dataset import parquet; from marathon_pipeline.records import Source\n"
+        "data, before = open(sys.argv[1], 'rb').read(), len(os.listdir('/proc/self/task'))\n"
+        "assert len(parquet.decode(Source, data)) == 1000 and parquet.metadata_of(data)['k'] == 'v'\n"
+        "print(len(os.listdir('/proc/self/task')) - before)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program, tmp_path / "t.parquet"]) == b"0\n"
+
+
 def test_a_content_hash_ignores_who_wrote_a_row_and_heeds_what_it_says() -> None:
     event = Event(video_id="v", event_id="e", start=0, end=1, title="t", caption="c", clip_ids=("c0",), binding=BINDING)
     later = event.model_copy(update={"binding": BINDING.model_copy(update={"prompt_tokens": 7})})

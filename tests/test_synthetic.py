@@ -1,6 +1,7 @@
 """The synthetic videos: what their scripts promise, and that the pictures keep it."""
 
 import json
+import multiprocessing
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -230,6 +231,18 @@ def test_a_folder_of_videos_has_a_manifest_and_is_not_rendered_twice(tmp_path: P
     assert write_videos(out, 2, 1, seed=7) == paths
     after = [path.stat().st_mtime_ns for path in paths]
     assert after[0] == before[0] and after[1] > before[1]
+
+
+def test_two_commands_that_render_the_same_videos_do_not_tread_on_each_other(tmp_path: Path) -> None:
+    together = multiprocessing.get_context("spawn")
+    others = [together.Process(target=write_videos, args=(tmp_path / "both", 2, 1, 7)) for _ in range(2)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join(60)
+    alone = write_videos(tmp_path / "alone", 2, 1, seed=7)
+    assert {path.name for path in (tmp_path / "both").iterdir()} == {path.name for path in alone[0].parent.iterdir()}
+    assert all((tmp_path / "both" / path.name).read_bytes() == path.read_bytes() for path in alone)
 
 
 def test_an_interrupted_rendering_leaves_nothing_behind(tmp_path: Path) -> None:

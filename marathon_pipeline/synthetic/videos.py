@@ -1,7 +1,10 @@
 """Fills a folder with synthetic videos and the manifest that names them."""
 
+import fcntl
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from marathon_pipeline.errors import UserError
@@ -34,20 +37,32 @@ def write_videos(
     total = sum(script.seconds for script in scripts.values())
     try:
         out.mkdir(parents=True, exist_ok=True)
-        done = 0.0
-        for path, script in scripts.items():
+        with _alone_in(out):
+            done = 0.0
+            for path, script in scripts.items():
 
-            def rendered(seconds: float, before: float = done) -> None:
-                if progress:
-                    progress(before + seconds, total)
+                def rendered(seconds: float, before: float = done) -> None:
+                    if progress:
+                        progress(before + seconds, total)
 
-            _write_video(script, path, rendered)
-            done += script.seconds
-            rendered(0, done)
-        _write(out / "manifest.jsonl", "".join(json.dumps(_row(path)) + "\n" for path in scripts))
+                _write_video(script, path, rendered)
+                done += script.seconds
+                rendered(0, done)
+            _write(out / "manifest.jsonl", "".join(json.dumps(_row(path)) + "\n" for path in scripts))
     except OSError as error:
         raise UserError(f"{out}: the videos could not be written: {error.strerror or error}") from error
     return list(scripts)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two commands that want the same videos: the second waits, and finds them done."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def _seed_of(seed: int, index: int) -> int:
