@@ -32,8 +32,8 @@ truth: .venv/installed-dev  ## score the offline annotator's QA on videos of fre
 chaos: .venv/installed-dev  ## kill -9 the command, its workers and its ffmpegs at random moments, thirty times
 	$(BIN)/python tests/chaos.py --runs $(or $(RUNS),30)
 
-bench: .venv/installed-dev  ## measure speed and memory: an hour or more, docs/performance.md
-	$(BIN)/python tests/bench/segment.py
+bench: .venv/installed-dev  ## measure speed and memory, REAL=film.mp4 on it too: an hour or more, docs/performance.md
+	$(BIN)/python tests/bench/segment.py $(if $(REAL),--real $(REAL))
 	$(BIN)/python tests/bench/chain.py
 
 clean:

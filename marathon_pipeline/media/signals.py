@@ -83,7 +83,7 @@ def _picture(image: NDArray[np.uint8], grey: cv2.typing.MatLike) -> dict[str, An
 
 def _shown(image: NDArray[np.uint8]) -> tuple[slice, slice]:
     """The rows and columns of a picture between its black bars."""
-    bright = image.max(axis=2) > _BLACK
+    bright = cv2.max(cv2.max(image[..., 0], image[..., 1]), image[..., 2]) > _BLACK
     return _between_bars(bright.mean(axis=1)), _between_bars(bright.mean(axis=0))
 
 

@@ -38,11 +38,10 @@ def things_in(image: NDArray[np.uint8], coloured: NDArray[np.uint8]) -> tuple[tu
         whole = cv2.morphologyEx(mask, cv2.MORPH_OPEN, _KERNEL)
         if cv2.countNonZero(whole) < _AREA[0] * pixels:
             continue
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(whole, connectivity=8)
-        for label in range(1, count):
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(whole, connectivity=8, ltype=cv2.CV_16U)
+        areas = stats[1:, cv2.CC_STAT_AREA]
+        for label in 1 + np.flatnonzero((areas >= _AREA[0] * pixels) & (areas <= _AREA[1] * pixels)):
             x, y, width, height, area = (int(value) for value in stats[label])
-            if not _AREA[0] * pixels <= area <= _AREA[1] * pixels:
-                continue
             region = (labels[y : y + height, x : x + width] == label).view(np.uint8)
             cut = x == 0 or y == 0 or x + width == columns or y + height == rows
             if (cut and max(width, height) > _BAND * min(width, height)) or not _stands_out(image, region, x, y):

@@ -28,7 +28,7 @@ class SegmentSettings(BaseModel):
 
 
 class Segment:
-    name, version = "segment", 2
+    name, version = "segment", 3
     reads, writes, parts = (Video,), (Signals, Clip), ("",)
 
     def __init__(self, settings: SegmentSettings, storage: Storage) -> None:
