@@ -7,6 +7,9 @@ from pathlib import Path
 class UserError(Exception):
     """Bad input, said in one line: what is wrong, where, and what to do. The command prints it and exits 2."""
 
+    def __init__(self, line: str) -> None:
+        super().__init__(one_line(line))
+
 
 class Filtered(Exception):
     """A stage leaves this video out by a rule of the job."""
@@ -24,7 +27,7 @@ class Failed(Exception):
 
     def __init__(self, reason: str, message: str = "", *, transient: bool = False) -> None:
         super().__init__(reason, message)
-        self.reason, self.message, self.transient = reason, message, transient
+        self.reason, self.message, self.transient = reason, one_line(message), transient
 
     def __reduce__(self) -> tuple[object, ...]:
         return _failed, (self.reason, self.message, self.transient)
@@ -34,9 +37,14 @@ def _failed(reason: str, message: str, transient: bool) -> Failed:
     return Failed(reason, message, transient=transient)
 
 
+def one_line(text: str) -> str:
+    """A text without what breaks a line or steers a terminal: names of files and answers of servers hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def defect(error: BaseException) -> str:
     """An error that nobody foresaw, in one line."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    said = " ".join(str(error).split())[:300]
+    said = one_line(" ".join(str(error).split()))[:300]
     where = f"{Path(last.filename).name} line {last.lineno}"
     return f"{type(error).__name__} in {where}: {said} (a defect of marathon: please report it)"

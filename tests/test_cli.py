@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from marathon_pipeline.config import JobConfig, parse_job
-from marathon_pipeline.errors import UserError
+from marathon_pipeline.errors import Failed, UserError
 
 JOB = "dataset: out\n"
 
@@ -101,3 +101,8 @@ def test_no_job_text_is_more_than_a_user_error(text: str, sets: list[str]) -> No
         parse_job(text, "job", sets)
     except UserError as error:
         assert len(str(error).splitlines()) == 1
+
+
+def test_a_name_that_steers_the_terminal_is_shown_and_not_obeyed() -> None:
+    assert str(UserError("a\x1b[2J\x1e\u2028b\ud800 c")) == r"a\x1b[2J\x1e\u2028b\ud800 c"
+    assert Failed("http_404", "gone\r\x07").message == r"gone\r\x07"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from marathon_pipeline.errors import UserError
+from marathon_pipeline.errors import UserError, one_line
 from marathon_pipeline.records import Source
 from marathon_pipeline.sources.formats import rows_of
 from marathon_pipeline.sources.identity import SourceError
@@ -24,7 +24,7 @@ class RowProblem:
 
     def __str__(self) -> str:
         word = "row" if self.file.endswith(".parquet") else "line"
-        return f"{self.file}{f' {word} {self.line}' if self.line else ''}: {self.problem} ({self.mend})"
+        return one_line(f"{self.file}{f' {word} {self.line}' if self.line else ''}: {self.problem} ({self.mend})")
 
 
 @dataclass
