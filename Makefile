@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
 
-.PHONY: run test test-slow check truth real-facts fuzz chaos bench clean
+.PHONY: run test test-slow coverage check truth real-facts fuzz chaos bench clean
 
 run: .venv/installed  ## build the demo dataset, its release and its report
 	$(BIN)/marathon run jobs/demo.yaml
@@ -12,6 +12,12 @@ test: .venv/installed-dev  ## run the tests
 
 test-slow: .venv/installed-dev  ## sudden death: runs that are stopped, killed, out of disk
 	$(BIN)/pytest -m slow
+
+coverage: .venv/installed-dev  ## run the tests and tell which lines and branches none of them takes
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n 2
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 real-facts: .venv/installed-dev  ## hold facts about real videos against labels (MARATHON_TEST_VIDEOS: their folder)
 	MARATHON_REAL_FACTS=1 $(BIN)/pytest -s tests/test_real_facts.py
