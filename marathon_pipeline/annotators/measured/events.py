@@ -59,9 +59,9 @@ def theme(timeline: Timeline, story: Sequence[Happening], span: Span) -> Theme:
     return Theme("", (), _view(timeline, span), there)
 
 
-def title(timeline: Timeline, span: Span) -> str:
-    """The theme in words."""
-    lead, deeds, view, there = theme(timeline, within(timeline, span), span)
+def title(timeline: Timeline, story: Sequence[Happening], span: Span) -> str:
+    """The theme in words. `story`: what happens in the video."""
+    lead, deeds, view, there = theme(timeline, within(story, span), span)
     if lead:
         return sentence(f"the {lead} {listed(deeds)}")[:-1]
     surroundings = f"a view that is {view}" if view else "changing views" if timeline.of_kind("cut") else "one view"
@@ -70,7 +70,7 @@ def title(timeline: Timeline, span: Span) -> str:
 
 def caption(timeline: Timeline, span: Span) -> str:
     """The event's narrative, in the order of what happens."""
-    story = within(timeline, span)
+    story = within(happenings(timeline), span)
     view = _view(timeline, span)
     first = min((one.start for one in story), default=span.end)
     there = [
@@ -118,8 +118,8 @@ def summary(captions: Sequence[str]) -> str:
     return " ".join(parts)
 
 
-def within(timeline: Timeline, span: Span) -> list[Happening]:
-    return [one for one in happenings(timeline) if span.start <= one.at < span.end]
+def within(story: Sequence[Happening], span: Span) -> list[Happening]:
+    return [one for one in story if span.start <= one.at < span.end]
 
 
 def _view(timeline: Timeline, span: Span) -> str:
