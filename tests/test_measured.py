@@ -11,12 +11,28 @@ from hypothesis import strategies as st
 from measured_truth import Told, tell, told
 
 from marathon_pipeline.annotators.measured import Measured
+from marathon_pipeline.annotators.measured.events import caption as event_caption
+from marathon_pipeline.annotators.measured.events import title
 from marathon_pipeline.annotators.measured.facts import observe
+from marathon_pipeline.annotators.measured.qa.action import action_reasoning
+from marathon_pipeline.annotators.measured.qa.material import Material
+from marathon_pipeline.annotators.measured.story import OUT, happenings
 from marathon_pipeline.annotators.measured.timeline import Timeline
 from marathon_pipeline.annotators.measured.words import DURATIONS, about, duration, factors_apart, spoken
 from marathon_pipeline.errors import Filtered
 from marathon_pipeline.media.decode import decode_once
-from marathon_pipeline.records import LETTERS, Binding, Clip, ClipCaption, ColourShares, Signals, Thing
+from marathon_pipeline.records import (
+    LETTERS,
+    Binding,
+    Clip,
+    ClipCaption,
+    ColourShares,
+    Fact,
+    Signals,
+    Span,
+    Summary,
+    Thing,
+)
 from marathon_pipeline.taxonomy import load_taxonomy
 
 __all__ = ["told"]  # the fixture
@@ -125,6 +141,66 @@ def test_while_its_colour_is_seen_outside_a_thing_the_thing_is_not_called_away()
         assert len(timeline.absences(timeline.subjects[0])) == gaps
 
 
+def test_what_goes_with_its_view_goes_out_of_view_too() -> None:
+    """Offered as a wrong option of `what happens while the other thing is away`, it was right."""
+    facts = [fact("visible", 20, 40, "red bar"), fact("setting", 0, 40, "blue", "green"), fact("cut", 40, 41)]
+    facts += [fact("setting", 40, 120, "grey", "brown"), *seen_to_go(90, "red bar", start=80)]
+    assert material(facts, 120).happens("the red bar goes out of view", 35, 45)
+
+
+def test_a_way_that_was_not_seen_may_have_been_any() -> None:
+    """`The red bar goes out at the top` was offered as wrong where it is only known to have gone out of view."""
+    facts = [fact("visible", 5, 60, "red bar"), *seen_to_go(100, "red bar", start=80)]
+    written = material(facts, 120)
+    assert all(written.happens(f"the red bar goes out {way}", 58, 62) for way in OUT.values())
+    assert "the red bar goes out at the top" not in written.elsewhere(55, 65)
+
+
+def test_a_deed_that_is_done_twice_is_not_asked_for_its_cause() -> None:
+    """`What happens just as the red bar begins to move to the left?`, where it is pushed to the left twice."""
+    facts = []
+    for start, name in ((10, "blue circle"), (100, "green square")):
+        facts += [fact("visible", start - 9, start + 30, "red bar"), fact("visible", start - 5, start + 30, name)]
+        facts += [fact("reaches", start, start + 1, name, "red bar")]
+        facts += [fact("sets_off", start, start + 1, name, "red bar", "left")]
+        facts += [fact("moves", start, start + 4, "red bar", value="left")]
+    questions = [item.question for item in action_reasoning(material(facts, 150))]
+    assert questions and not [text for text in questions if "What happens just as" in text]
+
+
+def test_what_fades_in_as_an_event_ends_is_not_in_its_title() -> None:
+    facts = [fact("setting", 0, 44, "blue", "white"), fact("visible", 0, 43, "red bar")]
+    facts += [fact("visible", 42.9, 90, "pink bar"), fact("setting", 44, 90, "pink", "yellow")]
+    timeline = Timeline.of([captioned(facts, 90)])
+    assert title(timeline, happenings(timeline), Span(start=0, end=44)).endswith("with a red bar")
+
+
+def test_what_is_there_as_the_view_changes_is_told() -> None:
+    facts = [fact("setting", 0, 40, "blue", "white"), fact("setting", 40, 90, "pink", "yellow")]
+    facts += [fact("visible", 40, 90, "red bar")]
+    assert "a red bar is in it" in event_caption(Timeline.of([captioned(facts, 90)]), Span(start=39.5, end=90))
+
+
+def test_the_edge_of_another_thing_is_no_part_of_one_that_comes_in() -> None:
+    """A purple rim stayed for six seconds before a purple circle came in, which was told six seconds too early."""
+    ways = {10 + index: 0.02 + 0.1 * index for index in range(6)}
+    rows = [
+        row(second, [thing(min(0.5, ways.get(second, 0.5)))] if second >= 10 else [], 0.001 * (4 <= second < 10))
+        for second in range(30)
+    ]
+    (visible,) = [one for one in caption(rows, 0, 30).facts if one.kind == "visible"]
+    assert abs(visible.start - 10) <= 1.5
+
+
+def test_pacing_whose_turn_is_measured_slow_is_one() -> None:
+    """The first leg was told on its own, where its end and the next one's start were 1.1 s apart."""
+    places = [0.31, 0.31, 0.31, 0.32, 0.48, 0.63, 0.64, 0.49, 0.32, 0.45, 0.61, 0.67, 0.52, 0.37, 0.31, 0.31, 0.31]
+    rows = [row(second, [thing(x)]) for second, x in enumerate(places)]
+    facts = caption(rows, 0, len(rows)).facts
+    assert [one.amount for one in facts if one.kind == "paces"] == [4]
+    assert not [one for one in facts if one.kind == "moves"]
+
+
 def test_windows_without_a_measured_second_are_filtered() -> None:
     clip = Clip(video_id="v", clip_id="c", start=0, end=30, shots=(), frame_hashes=())
     with pytest.raises(Filtered) as left_out:
@@ -136,7 +212,7 @@ def test_windows_without_a_measured_second_are_filtered() -> None:
 def test_durations_to_choose_from_can_be_told_apart(seconds: float, rank: int) -> None:
     scale = factors_apart(seconds, rank, 3600)
     assert spoken(seconds) in scale and set(scale) <= set(DURATIONS)
-    assert all(b / a >= 1.6 for a, b in itertools.pairwise(scale))
+    assert all(b / a >= 1.6 and b - a >= 5 for a, b in itertools.pairwise(scale))
     assert len({duration(value) for value in scale}) == len(scale) <= 4
 
 
@@ -158,6 +234,29 @@ def test_times_are_said_as_people_say_them() -> None:
     assert [about(t) for t in (1, 41, 81, 120)] == [
         "at the very start", "about 40 seconds in", "about 1 minute 20 seconds in", "about 2 minutes in",
     ]  # fmt: skip
+
+
+def fact(kind: str, start: float, end: float, subject: str = "", other: str = "", value: str = "") -> Fact:
+    return Fact(kind=kind, start=start, end=end, subject=subject, other=other, value=value)
+
+
+def seen_to_go(end: float, name: str, start: float) -> list[Fact]:
+    """In view from `start`, and out at the top."""
+    return [fact("visible", start, end, name), fact("leaves", end - 1, end, name, value="top")]
+
+
+def captioned(facts: list[Fact], seconds: float) -> ClipCaption:
+    """A video of one window that holds these facts."""
+    binding = Binding(annotator="measured/1", template_version=1, request="")
+    texts = dict.fromkeys(FIELDS, "")
+    return ClipCaption(
+        video_id="v", clip_id="c0", start=0, end=seconds, facts=tuple(facts), binding=binding, **texts
+    )  # fmt: skip
+
+
+def material(facts: list[Fact], seconds: float) -> Material:
+    bound = captioned(facts, seconds)
+    return Material(Timeline.of([bound]), (), Summary(video_id="v", text="", binding=bound.binding))
 
 
 def thing(x: float) -> Thing:

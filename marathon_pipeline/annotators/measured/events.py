@@ -55,7 +55,8 @@ def theme(timeline: Timeline, story: Sequence[Happening], span: Span) -> Theme:
         deeds = dict.fromkeys(one.does for one in acts if one.subject == lead)
         return Theme(lead, tuple(deeds)[:_MOST_DEEDS], "", ())
     names = (subject.name for subject in timeline.subjects)
-    there = tuple(name for name in names if timeline.in_view(name, span.start + 1, span.end - 1))
+    inside = span.start + _BORDER, span.end - _BORDER
+    there = tuple(name for name in names if timeline.in_view(name, *inside))
     return Theme("", (), _view(timeline, span), there)
 
 
@@ -72,7 +73,8 @@ def caption(timeline: Timeline, span: Span) -> str:
     """The event's narrative, in the order of what happens."""
     story = within(happenings(timeline), span)
     view = _view(timeline, span)
-    first = min((one.start for one in story), default=span.end)
+    told = [one for one in story if one.kind != "setting"]
+    first = min((one.start for one in told), default=span.end)
     there = [
         subject.name
         for subject in timeline.subjects
@@ -85,7 +87,6 @@ def caption(timeline: Timeline, span: Span) -> str:
         parts.append(f"The view is {view}.")
     elif there:
         parts.append(sentence(f"{listed([a(name) for name in there])} {_is(there)} in view"))
-    told = [one for one in story if one.kind != "setting"]
     parts.append(tell(told, there) if told else _goings_on(timeline, span, bool(parts)))
     return " ".join(part for part in parts if part)
 

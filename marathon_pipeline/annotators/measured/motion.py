@@ -18,6 +18,7 @@ _GROWING = 2  # seconds at least: what is larger at once is another thing, which
 _CONTACT = 0.02  # of the picture, between two outlines' boxes
 _APART = 0.04
 _LASTING = 2.0  # seconds that two rests have in common for their relation to count
+_TURNING = 1.5  # seconds at most between two legs of pacing: each one's time is measured to half a second or so
 _MARGIN = 0.02  # of the picture: nearer to the border of two thirds, a thing is in neither
 
 
@@ -144,7 +145,12 @@ def _pacing(legs: Sequence[Leg]) -> list[tuple[float, float, str, int]]:
     runs: list[list[Leg]] = []
     for leg in legs:
         last = runs[-1][-1] if runs else None
-        if last and leg.direction and leg.direction == OPPOSITE.get(last.direction) and leg.start - last.end <= 1:
+        if (
+            last
+            and leg.direction
+            and leg.direction == OPPOSITE.get(last.direction)
+            and leg.start - last.end <= _TURNING
+        ):
             runs[-1].append(leg)
         else:
             runs.append([leg])

@@ -15,6 +15,7 @@ _STEADY = 0.6  # of the largest step: one that is shorter holds a rest, and says
 _LONGEST = 6  # seconds over a side: a slower passage is not followed
 _WHOLE = 3.0  # times the area of the thing as it was last seen: a colour that covers more is not its own
 _TINT = 0.0008  # of the picture: a colour that covers less is not seen
+_FRINGE = 0.15  # of the thing's area: so much of its colour, where it stays, is the edges of other things
 
 
 class _Crossing(NamedTuple):
@@ -59,7 +60,9 @@ def _parts(point: Point, beyond: Sequence[Signals | None]) -> int | None:
         share = getattr(row.colours, point.thing.colour)
         if share > _WHOLE * point.thing.area:
             return None
-        if share < _TINT:
+        further = beyond[count + 1] if count + 1 < len(beyond) else None
+        stays = further is not None and share - getattr(further.colours, point.thing.colour) < _TINT / 4
+        if share < _TINT or (share < _FRINGE * point.thing.area and stays):
             return count
     return None
 

@@ -129,6 +129,7 @@ def action_reasoning(material: Material) -> Iterator[Item]:
     _needs_deeds(material)
     contacts = known_contacts(material)
     pairs = [(contact.subject, contact.other) for contact in contacts]
+    once = {one.onset for one in material.anchors if not one.which}
     for contact in contacts:
         one, other = contact.subject, contact.other
         if pairs.count((one, other)) > 1:
@@ -141,6 +142,8 @@ def action_reasoning(material: Material) -> Iterator[Item]:
             ]
             right = f"the {other} {said}"
             yield Item(question, right, material.three(question, right, wrong), (span,), other, sentence(right))
+            if f"the {other} {said}" not in once:
+                continue
             question = f"What happens just as the {other} {said}?"
             away = material.away(contact.start - NEAR, contact.end + NEAR)
             wrong = [f"the {name} comes up against it" for name in away[:5]]

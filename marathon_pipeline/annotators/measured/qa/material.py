@@ -8,7 +8,17 @@ from itertools import permutations
 from typing import NamedTuple, TypeVar
 
 from marathon_pipeline.annotators.measured.overlaps import Overlaps
-from marathon_pipeline.annotators.measured.story import PACES, TOWARDS, WHOLE, Happening, by_the_way, does, happenings
+from marathon_pipeline.annotators.measured.story import (
+    FROM,
+    OUT,
+    PACES,
+    TOWARDS,
+    WHOLE,
+    Happening,
+    by_the_way,
+    does,
+    happenings,
+)
 from marathon_pipeline.annotators.measured.timeline import Setting, Subject, Timeline
 from marathon_pipeline.annotators.measured.words import about, ordinal
 from marathon_pipeline.records import Event, Fact, Span, Summary, digests
@@ -89,15 +99,22 @@ class Material:
 
     @cached_property
     def true(self) -> list[Truth]:
-        """All that is true, with what is a part of something else."""
+        """All that is true, with what is a part of something else; and all that may be, where the way was not seen."""
         true = [(one.told, one.start, one.end) for one in self.story]
         for fact in self.timeline.of_kind("moves", "paces", "grows", "shrinks", "turns", "enters", "leaves", "reaches"):
             true.append((f"the {fact.subject} {does(fact)}", fact.start, fact.end))
-        for fact in self.timeline.of_kind("enters", "leaves"):
-            what = "comes into view" if fact.kind == "enters" else "goes out of view"
-            true.append((f"the {fact.subject} {what}", fact.start - 4, fact.end + 4))
-        for subject, way, fact in by_the_way(self.timeline):
-            true.append((f"the {subject} moves {TOWARDS[way]}", fact.start - 4, fact.end + 4))
+        for subject in self.subjects:
+            for stretch in subject.stretches:  # also where it comes and goes with the view
+                true.append((f"{subject.the} comes into view", stretch.start - 4, stretch.start + 4))
+                true.append((f"{subject.the} goes out of view", stretch.end - 4, stretch.end + 4))
+        for name, way, fact in by_the_way(self.timeline):
+            true.append((f"the {name} moves {TOWARDS[way]}", fact.start - 4, fact.end + 4))
+        for one in self.story:
+            if one.kind in ("comes", "goes"):
+                ways = [f"comes in {way}" for way in FROM.values()] if one.kind == "comes" else []
+                ways += [f"goes out {way}" for way in OUT.values()] if one.kind == "goes" else []
+                ways += [f"moves {way}" for way in TOWARDS.values()]
+                true += [(f"the {one.subject} {way}", one.start - 4, one.end + 4) for way in ways]
         return [Truth(*one) for one in true]
 
     @cached_property

@@ -14,12 +14,9 @@ from marathon_pipeline.records import Span
 def object_recognition(material: Material) -> Iterator[Item]:
     """Which thing it is that does something. Who comes up against whom is `object_interaction`."""
     _needs_things(material)
-    unseen = any(one.kind in ("comes", "goes") for one in material.story)  # it may have come from that side, too
     for one in material.deeds:
         done = one.does + one.which
         if one.kind in ("turns", "reaches") or not one.clear or len(material.done_by(one.does)) > 1:
-            continue
-        if unseen and one.kind in ("enters", "leaves"):
             continue
         question = material.vary(done, f"What is it that {done}?", f"Which thing {done}?")
         names = [a(name) for name in material.away(one.start - NEAR, one.end + NEAR)]
