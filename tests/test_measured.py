@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from measured_truth import Told, tell, told
 
 from marathon_pipeline.annotators.measured import Measured
+from marathon_pipeline.annotators.measured.captions import fields
 from marathon_pipeline.annotators.measured.events import caption as event_caption
 from marathon_pipeline.annotators.measured.events import title
 from marathon_pipeline.annotators.measured.facts import observe
@@ -199,6 +200,70 @@ def test_pacing_whose_turn_is_measured_slow_is_one() -> None:
     facts = caption(rows, 0, len(rows)).facts
     assert [one.amount for one in facts if one.kind == "paces"] == [4]
     assert not [one for one in facts if one.kind == "moves"]
+
+
+def test_a_thing_that_half_fades_as_the_view_goes_does_not_move() -> None:
+    """The last picture before a view had faded out held a half of a triangle: it was told to move down."""
+    whole = [row(second, [thing(0.5)]) for second in range(20)]
+    half = thing(0.5).model_copy(update={"shape": "thing", "y": 0.6, "area": 0.009})
+    facts = caption([*whole, row(20, [half]), *(row(second) for second in range(21, 30))], 0, 30).facts
+    assert not [one for one in facts if one.kind == "moves"]
+
+
+def test_what_came_in_before_a_window_does_not_come_in_in_it() -> None:
+    facts = caption(coming_in(10), 0, 30).facts
+    assert [one.value for one in facts if one.kind == "enters"] == ["left"]
+    assert not [one for one in caption(coming_in(10), 12, 30).facts if one.kind == "enters"]
+
+
+def coming_in(second: int) -> list[Signals]:
+    """A large slow thing from the left; of its first four seconds only a part is in the picture."""
+    whole = Thing(colour="red", shape="square", x=0.0, y=0.5, width=0.24, height=0.4, area=0.096)
+    rows = []
+    for now in range(30):
+        x = min(0.5, 0.05 * (now - second + 1) - 0.12)
+        shown = [whole.model_copy(update={"x": x})] if x >= 0.12 else []
+        part = 0.096 * min(1.0, max(0.0, (x + 0.12) / 0.24))
+        rows.append(row(now, shown).model_copy(update={"colours": ColourShares(red=part, blue=1 - part)}))
+    return rows
+
+
+def test_a_relation_that_changes_within_a_clip_is_not_told() -> None:
+    facts = [fact("visible", 0, 30, "red bar"), fact("visible", 0, 30, "blue circle")]
+    facts += [fact("beside", 1, 13, "red bar", "blue circle", "above")]
+    assert "While both rest" in fields(Timeline.of([captioned(facts, 30)]))["spatiality"]
+    facts += [fact("beside", 20, 23, "blue circle", "red bar", "askew")]
+    assert "While both rest" not in fields(Timeline.of([captioned(facts, 30)]))["spatiality"]
+
+
+def test_what_is_gone_in_the_last_second_is_not_in_view_all_the_time() -> None:
+    def told(end: float) -> str:
+        return fields(Timeline.of([captioned([fact("visible", 0, end, "red bar")], 30)]))["object"]
+
+    assert [told(end) for end in (30, 29, 20)] == [
+        "A red bar is in view all the time.",
+        "A red bar is in view nearly all the time.",
+        "A red bar is in view for a part of the time.",
+    ]
+
+
+def test_where_something_without_a_name_is_seen_nothing_is_said_not_to_be() -> None:
+    told = fields(Timeline.of([captioned([fact("visible", 0, 30, "red thing")], 30)]))
+    assert told["action"] == "No known thing is seen to act."
+    assert told["summary"] == "Something red is in view."
+
+
+def test_a_view_that_is_gone_at_the_end_does_not_go_on_as_it_is() -> None:
+    facts = [fact("activity", 0, 28, value="calm"), fact("setting", 0, 29, "white", "pink")]
+    facts += [fact("setting", 29, 30, "black", "grey")]
+    told = fields(Timeline.of([captioned(facts, 30)]))
+    assert told["temporality"] == "For most of the time, the picture goes on as it is."
+
+
+def test_a_clip_is_bright_only_where_all_its_views_are() -> None:
+    facts = [fact("setting", 0, 15, "white", "pink"), fact("setting", 15, 30, "black", "grey")]
+    lit = [one.model_copy(update={"amount": light}) for one, light in zip(facts, (0.9, 0.4), strict=True)]
+    assert "bright" not in fields(Timeline.of([captioned(lit, 30)]))["scene"]
 
 
 def test_windows_without_a_measured_second_are_filtered() -> None:

@@ -17,7 +17,7 @@ _GROWTH = 1.5  # times the area
 _GROWING = 2  # seconds at least: what is larger at once is another thing, which fades in where the first one was
 _CONTACT = 0.02  # of the picture, between two outlines' boxes
 _APART = 0.04
-_LASTING = 2.0  # seconds that two rests have in common for their relation to count
+_LASTING = 1.0  # seconds that two rests have in common for their relation to count
 _TURNING = 1.5  # seconds at most between two legs of pacing: each one's time is measured to half a second or so
 _MARGIN = 0.02  # of the picture: nearer to the border of two thirds, a thing is in neither
 
@@ -92,7 +92,7 @@ def _sizes(track: Track) -> Iterator[Fact]:
 def legs_of(track: Track) -> list[Leg]:
     """The track's movements and rests, in order."""
     steps = []
-    for a, b in pairwise(track.points):
+    for a, b in pairwise(_placed(track)):
         seconds = b.second - a.second
         dx, dy = b.thing.x - a.thing.x, b.thing.y - a.thing.y
         across = abs(dx) >= abs(dy)
@@ -108,6 +108,18 @@ def legs_of(track: Track) -> list[Leg]:
         straight = ways[0] <= _STRAIGHT * ways[1]
         legs.append(Leg(start, end, direction, ways[1], straight, last.second, _cell(last.thing)))
     return legs
+
+
+def _placed(track: Track) -> list[Point]:
+    """The track's points but for those at its ends that are half faded, or joined to another thing: their middle is not
+    the thing's own."""
+    points = list(track.points)
+    for end in (-1, 0):
+        while (
+            track.shape != "thing" and points and points[end].thing.shape == "thing" and not at_edge(points[end].thing)
+        ):
+            points.pop(end)
+    return points
 
 
 def _ends(run: Sequence[tuple[Point, Point]]) -> tuple[float, float]:

@@ -120,6 +120,11 @@ class Timeline:
         names = (fact.subject for fact in self.of_kind("visible"))
         return tuple(dict.fromkeys(name.split()[0] for name in names if name.endswith(" thing")))
 
+    @property
+    def holds_nameless(self) -> bool:
+        """Whether something without a name of its own is seen, or does something."""
+        return self._nameless.any(self.start, self.end)
+
     def accounted(self, start: float, end: float) -> bool:
         """Whether all that moves between these times is told by facts about known things, or by a change of setting."""
         if self._nameless.any(start, end):
