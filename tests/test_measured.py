@@ -17,6 +17,7 @@ from marathon_pipeline.annotators.measured.events import title
 from marathon_pipeline.annotators.measured.facts import observe
 from marathon_pipeline.annotators.measured.qa.action import action_reasoning
 from marathon_pipeline.annotators.measured.qa.material import Material
+from marathon_pipeline.annotators.measured.qa.object import object_interaction
 from marathon_pipeline.annotators.measured.story import OUT, happenings
 from marathon_pipeline.annotators.measured.timeline import Timeline
 from marathon_pipeline.annotators.measured.words import DURATIONS, about, duration, factors_apart, spoken
@@ -167,6 +168,28 @@ def test_a_deed_that_is_done_twice_is_not_asked_for_its_cause() -> None:
         facts += [fact("moves", start, start + 4, "red bar", value="left")]
     questions = [item.question for item in action_reasoning(material(facts, 150))]
     assert questions and not [text for text in questions if "What happens just as" in text]
+
+
+def test_whom_two_things_may_have_come_up_against_is_not_asked_about() -> None:
+    """A triangle came up against a circle, and the gap between their boxes was a little too large to count."""
+    facts = [fact("visible", 0, 90, "red bar"), fact("visible", 0, 90, "blue circle")]
+    facts += [fact("visible", 0, 90, "green triangle"), fact("reaches", 20, 21, "blue circle", "red bar")]
+    asked = "Which thing comes up against the red bar?"
+    assert asked in [item.question for item in object_interaction(material(facts, 90))]
+    facts += [fact("nears", 60, 61, "green triangle", "red bar")]
+    assert asked not in [item.question for item in object_interaction(material(facts, 90))]
+
+
+def test_a_triangle_that_comes_up_slowly_against_a_circle_does_so() -> None:
+    """Their boxes overlap when they touch, and were less than the least room apart two pictures before."""
+    still = Thing(colour="blue", shape="circle", x=0.602, y=0.314, width=0.203, height=0.361, area=0.058)
+    coming = Thing(colour="red", shape="triangle", x=0.168, y=0.314, width=0.214, height=0.333, area=0.037)
+    ways = dict(zip(range(10, 16), (0.205, 0.255, 0.303, 0.355, 0.405, 0.431), strict=True))
+    rows = [
+        row(second, [still, coming.model_copy(update={"x": ways.get(second, 0.168 if second < 10 else 0.431)})])
+        for second in range(30)
+    ]
+    assert [one.subject for one in caption(rows, 0, 30).facts if one.kind == "reaches"] == ["red triangle"]
 
 
 def test_what_fades_in_as_an_event_ends_is_not_in_its_title() -> None:

@@ -16,6 +16,7 @@ _STRAIGHT = 0.5  # of the way along the other axis: more is neither sideways nor
 _GROWTH = 1.5  # times the area
 _GROWING = 2  # seconds at least: what is larger at once is another thing, which fades in where the first one was
 _CONTACT = 0.02  # of the picture, between two outlines' boxes
+_NEAR = 0.06  # less may be contact, too: outlines touch before their boxes do, and are measured to a hundredth or so
 _APART = 0.04
 _LASTING = 1.0  # seconds that two rests have in common for their relation to count
 _TURNING = 1.5  # seconds at most between two legs of pacing: each one's time is measured to half a second or so
@@ -185,10 +186,14 @@ def _meetings(
     for leg in legs:
         if leg.direction not in ("left", "right") or leg.amount < _LEG:
             continue
-        contact = _contact(one, other, leg)
-        if contact is None:
+        gap = _gap_at_end(one, other, leg)
+        if gap is None or gap >= _NEAR:
             continue
+        contact = leg.end
         who = {"subject": name(one), "other": name(other), "start": contact, "end": contact + 1}
+        if gap >= _CONTACT:
+            yield Fact.model_validate({"kind": "nears", **who})
+            continue
         yield Fact.model_validate({"kind": "reaches", **who})
         for after in other_legs:
             if after.direction and after.amount >= _LEG and after.straight and abs(after.start - contact) <= 1.5:
@@ -198,16 +203,18 @@ def _meetings(
                 yield Fact.model_validate({"kind": "recolours", "value": turned.colour, **who})
 
 
-def _contact(one: Track, other: Track, leg: Leg) -> float | None:
-    """When a leg of `one` ends at the side of `other`, which has not moved before."""
+def _gap_at_end(one: Track, other: Track, leg: Leg) -> float | None:
+    """The room between the two where a leg of `one` ends at the side of `other`, which has not moved before."""
     mover, approaching = one.at(leg.last), one.at(leg.last - 2)
     still, earlier = other.at(leg.last - 1), other.at(leg.last - 2)  # at the last picture it may be on its way already
     if not (mover and approaching and still and earlier):
         return None
     level = abs(mover.y - still.y) < 0.5 * min(mover.height, still.height)
     ahead = (still.x > mover.x) == (leg.direction == "right")
-    met = _gap(approaching, earlier) > _APART and _gap(mover, still) < _CONTACT and abs(still.x - earlier.x) < REST
-    return leg.end if level and ahead and met else None
+    before, gap = _gap(approaching, earlier), _gap(mover, still)
+    # The boxes of slanting outlines overlap before the outlines touch.
+    comes = before > max(gap, _APART + min(0.0, gap)) and abs(still.x - earlier.x) < REST
+    return gap if level and ahead and comes else None
 
 
 def _gap(one: Thing, other: Thing) -> float:

@@ -13,9 +13,9 @@ from marathon_pipeline.annotators.measured.tracks import GAP
 from marathon_pipeline.annotators.measured.words import view_of
 from marathon_pipeline.records import ClipCaption, Fact, Span
 
-MOMENTS = frozenset({"cut", "enters", "leaves", "turns", "reaches", "sets_off", "recolours"})
+MOMENTS = frozenset({"cut", "enters", "leaves", "turns", "reaches", "nears", "sets_off", "recolours"})
 DEEDS = frozenset({"moves", "paces", "grows", "shrinks"})
-TELLING = (MOMENTS | DEEDS) - {"cut"}
+TELLING = (MOMENTS | DEEDS) - {"cut", "nears"}
 _COMES_AND_DOES = TELLING | {"visible"}
 DOUBTS = frozenset({"stray", "glimpse"})
 AWAY = 4.0  # the shortest absence that is told

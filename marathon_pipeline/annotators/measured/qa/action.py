@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import combinations, pairwise
 
-from marathon_pipeline.annotators.measured.qa.contacts import effects, known_contacts
+from marathon_pipeline.annotators.measured.qa.contacts import effects, known_contacts, pairs_of
 from marathon_pipeline.annotators.measured.qa.material import CLEAR, NEAR, Item, Material, around, orders
 from marathon_pipeline.annotators.measured.story import Happening
 from marathon_pipeline.annotators.measured.words import PLACES, about, sentence
@@ -128,7 +128,7 @@ def action_reasoning(material: Material) -> Iterator[Item]:
     """What something that is done leads to, and what leads to it."""
     _needs_deeds(material)
     contacts = known_contacts(material)
-    pairs = [(contact.subject, contact.other) for contact in contacts]
+    pairs = pairs_of(material)
     once = {one.onset for one in material.anchors if not one.which}
     for contact in contacts:
         one, other = contact.subject, contact.other

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from marathon_pipeline.annotators.measured.qa.contacts import effects, known_contacts, only_cause, side_of
+from marathon_pipeline.annotators.measured.qa.contacts import effects, known_contacts, only_cause, pairs_of, side_of
 from marathon_pipeline.annotators.measured.qa.material import CLEAR, NEAR, SHAPES, VIVID, Item, Material, around, cut_to
 from marathon_pipeline.annotators.measured.qa.temporality import durations
 from marathon_pipeline.annotators.measured.story import FROM
@@ -92,7 +92,7 @@ def object_interaction(material: Material) -> Iterator[Item]:
     contacts = known_contacts(material)
     if not contacts:
         raise Filtered("no_contact", "no thing is seen to come up against another")
-    pairs = [(fact.subject, fact.other) for fact in contacts]
+    pairs = pairs_of(material)
     for fact in contacts:
         one, other, span = fact.subject, fact.other, around(fact.start, 5, 6)
         if pairs.count((one, other)) > 1:
