@@ -13,7 +13,7 @@ from measured_truth import Told, tell, told
 from marathon_pipeline.annotators.measured import Measured
 from marathon_pipeline.annotators.measured.captions import fields
 from marathon_pipeline.annotators.measured.events import caption as event_caption
-from marathon_pipeline.annotators.measured.events import title
+from marathon_pipeline.annotators.measured.events import spans, title
 from marathon_pipeline.annotators.measured.facts import observe
 from marathon_pipeline.annotators.measured.qa.action import action_reasoning
 from marathon_pipeline.annotators.measured.qa.material import Material
@@ -197,6 +197,22 @@ def test_what_fades_in_as_an_event_ends_is_not_in_its_title() -> None:
     facts += [fact("visible", 42.9, 90, "pink bar"), fact("setting", 44, 90, "pink", "yellow")]
     timeline = Timeline.of([captioned(facts, 90)])
     assert title(timeline, happenings(timeline), Span(start=0, end=44)).endswith("with a red bar")
+
+
+def test_no_event_begins_in_the_middle_of_a_deed() -> None:
+    """A triangle began to go out in one event, which ended as it was half out, and was the main event of the next."""
+    facts = [fact("visible", 0, 46, "red bar"), fact("moves", 38, 44, "red bar", value="right")]
+    facts += [fact("leaves", 45, 46, "red bar", value="right"), fact("activity", 43, 76, value="calm")]
+    assert 43 not in [span.start for span in spans(Timeline.of([captioned(facts, 120)]))]
+    facts[1:3] = []
+    assert 43 in [span.start for span in spans(Timeline.of([captioned(facts, 120)]))]
+
+
+def test_a_turn_of_colour_comes_halfway_between_the_pictures_that_show_it() -> None:
+    """Its time was that of the picture before, and a gap to it more than a second too short."""
+    facts = [fact("visible", 0, 143, "red bar"), fact("visible", 144, 190, "blue bar")]
+    facts += [fact("turns", 142, 145, "red bar", "blue bar", "blue")]
+    assert [one.at for one in material(facts, 190).story if one.kind == "turns"] == [143.5]
 
 
 def test_what_is_there_as_the_view_changes_is_told() -> None:

@@ -4,8 +4,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from marathon_pipeline.annotators.measured.overlaps import Overlaps
 from marathon_pipeline.annotators.measured.story import MOST_MOVEMENT, WHOLE, Happening, happenings, tell
-from marathon_pipeline.annotators.measured.timeline import Timeline
+from marathon_pipeline.annotators.measured.timeline import TELLING, Timeline
 from marathon_pipeline.annotators.measured.words import a, listed, sentence
 from marathon_pipeline.records import Span
 
@@ -18,9 +19,12 @@ _MOST_DEEDS = 2  # in a title
 def spans(timeline: Timeline) -> list[Span]:
     """Consecutive events that cover the video: cut where the setting changes, then where things come and go."""
     apart = max(SHORTEST, min(_LONG, (timeline.end - timeline.start) / 4))
+    deeds = Overlaps(timeline.of_kind(*TELLING))
     borders: list[float] = []
     for rank, moments in enumerate(_borders(timeline)):
         for moment in moments:
+            if rank and deeds.any(moment - 1.5, moment - 0.5):  # something goes on that has begun before
+                continue
             known = [timeline.start, *borders, timeline.end]
             if all(abs(moment - other) >= (apart if rank else SHORTEST) for other in known):
                 borders.append(moment)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from marathon_pipeline.records import Colour, Shape
 
 DURATIONS: tuple[int, ...] = (  # what people say, in seconds
-    *range(3, 11), 12, 15, 18, 20, 25, 30, 35, 40, 45, 50, 60, 75, 90, 105, 120, 150, 180, 210, 240, 270, 300,
+    *range(3, 17), 18, 20, 25, 30, 35, 40, 45, 50, 60, 75, 90, 105, 120, 150, 180, 210, 240, 270, 300,
     *range(360, 3660, 60),
 )  # fmt: skip
 _NUMBERS = (
