@@ -215,6 +215,18 @@ def test_a_turn_of_colour_comes_halfway_between_the_pictures_that_show_it() -> N
     assert [one.at for one in material(facts, 190).story if one.kind == "turns"] == [143.5]
 
 
+def test_a_turn_of_colour_that_was_taken_for_a_cut_is_a_turn() -> None:
+    """The whole picture was told to change at once, and the turn was not seen."""
+    turned = thing(0.5).model_copy(update={"colour": "purple"})
+    rows = [row(second, [thing(0.5)]) for second in range(15)]
+    rows += [row(second, [turned]).model_copy(update={"shot": 1}) for second in range(15, 30)]
+    kinds = [one.kind for one in caption(rows, 0, 30).facts]
+    assert "turns" in kinds and "cut" not in kinds
+    assert "cut" not in [one.kind for one in caption(rows, 0, 16).facts]
+    elsewhere = [one.model_copy(update={"upper": "grey", "things": ()}) for one in rows[15:]]
+    assert "cut" in [one.kind for one in caption([*rows[:15], *elsewhere], 0, 30).facts]
+
+
 def test_what_is_there_as_the_view_changes_is_told() -> None:
     facts = [fact("setting", 0, 40, "blue", "white"), fact("setting", 40, 90, "pink", "yellow")]
     facts += [fact("visible", 40, 90, "red bar")]

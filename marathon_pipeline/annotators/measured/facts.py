@@ -29,6 +29,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from marathon_pipeline.annotators.measured import motion, scenery
+from marathon_pipeline.annotators.measured.shots import joined_shots
 from marathon_pipeline.annotators.measured.tracks import GAP, Track, follow, joined_runs
 from marathon_pipeline.annotators.measured.words import name_of
 from marathon_pipeline.records import Clip, Fact, Signals
@@ -42,6 +43,7 @@ Kind = Literal[
 
 def observe(clip: Clip, signals: Sequence[Signals]) -> tuple[Fact, ...]:
     """The facts of one window, by start, kind and subject. `signals`: the window's seconds."""
+    signals = joined_shots(signals)
     followed = follow(signals)
     tracks = [track for track in followed if _lasts(track, clip)]
     found = [
