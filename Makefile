@@ -32,8 +32,8 @@ check: .venv/installed-dev  ## lint, types, import directions
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_structure.py
 
-truth: .venv/installed-dev  ## score the offline annotator's QA on videos of fresh seeds, against their scripts
-	PYTHONPATH=tests $(BIN)/python -m truth.run
+truth: .venv/installed-dev  ## score all that the offline annotator can say of videos of fresh seeds, against their scripts
+	PYTHONPATH=tests $(BIN)/python -m truth.run $(FIRST_SEED)
 
 chaos: .venv/installed-dev  ## kill -9 the command, its workers and its ffmpegs at random moments, thirty times
 	$(BIN)/python tests/chaos.py --runs $(or $(RUNS),30)

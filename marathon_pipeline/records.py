@@ -304,6 +304,16 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def digests(values: Sequence[object], count: int) -> Iterator[bytes]:
+    """The digests of `[*values, 0]`, `[*values, 1]` and so on, as bytes; what they have in common is hashed once."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    common = hashlib.sha256(text[:-1].encode())
+    for index in range(count):
+        hasher = common.copy()
+        hasher.update(b",%d]" % index)
+        yield hasher.digest()
+
+
 def content_hash(rows: Iterable[Record]) -> str:
     """A hash of rows over the columns that carry meaning: not over token counts, paths or times of day."""
     hasher = hashlib.sha256()

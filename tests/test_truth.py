@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from measured_truth import Told as Written
 from measured_truth import told, told_of
+from truth.clips import score_clips
 from truth.run import OF_ALL, OF_EACH
 from truth.scorer import score, tally
 from truth.told import Told
@@ -14,12 +15,23 @@ from marathon_pipeline.records import LETTERS, QAPair
 
 __all__ = ["told"]  # the fixture
 
-READERS = ("told", "account", "reading", "moments", "things", "scenes", "claims", "scorer")
+READERS = ("told", "account", "reading", "moments", "things", "scenes", "claims", "scorer", "clips")
 
 
 def test_no_answer_is_wrong_and_no_wrong_option_is_right(told: Written) -> None:
     tallies = tally(Told(told.script), told.pairs)
     assert [fault for of_task in tallies.values() for fault in of_task.faults] == []
+
+
+def test_no_clip_caption_says_what_is_not_so(told: Written) -> None:
+    tallies = score_clips(Told(told.script), told.captions).values()
+    assert [fault for of_field in tallies for fault in of_field.faults] == []
+    assert min(of_field.share for of_field in tallies) >= OF_EACH
+
+
+def test_the_captions_of_another_video_are_found_wrong() -> None:
+    tallies = score_clips(Told(told_of(17, 5.0).script), told_of(3, 4.0).captions).values()
+    assert sum(of_field.wrong for of_field in tallies) >= 0.5 * sum(of_field.decided for of_field in tallies)
 
 
 def test_nearly_all_questions_are_decided(told: Written) -> None:

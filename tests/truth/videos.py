@@ -14,12 +14,12 @@ from marathon_pipeline.errors import Filtered
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.media.probe import probe
 from marathon_pipeline.pipeline.stage_list import build_stages
-from marathon_pipeline.records import Clip, QAPair, Record, Signals, Video
+from marathon_pipeline.records import Clip, ClipCaption, QAPair, Record, Signals, Video
 from marathon_pipeline.stages.stage import Given, Stage
 from marathon_pipeline.synthetic.director import write_script
 from marathon_pipeline.synthetic.render import frames
 from marathon_pipeline.synthetic.script import Script
-from marathon_pipeline.taxonomy import TASK_IDS, load_taxonomy
+from marathon_pipeline.taxonomy import TASK_IDS, Task, Taxonomy, load_taxonomy
 
 JOB = parse_job("dataset: none\nsegment: {min_seconds: 0}\nevents: {min_events: 0}", "truth", [])
 ENCODINGS = {
@@ -28,15 +28,19 @@ ENCODINGS = {
 }
 
 
-class Asked(NamedTuple):
-    """What was asked about one video. `name`: its seed, length and encoding."""
+MOST = 10_000  # questions of a task and format: all that the rules can write, not only those that a dataset holds
+
+
+class Written(NamedTuple):
+    """What was written about one video. `name`: its seed, length and encoding."""
 
     name: str
     script: Script
+    captions: list[ClipCaption]
     pairs: list[QAPair]
 
 
-def asked(seed: int, minutes: float, folder: Path) -> Iterator[Asked]:
+def written(seed: int, minutes: float, folder: Path) -> Iterator[Written]:
     """Renders one script, encodes it in every way, and runs the stages. What was measured stays in `folder`."""
     script = write_script(seed, minutes)
     measured = {name: folder / f"{seed}_{minutes:g}_{name}.parquet" for name in ENCODINGS}
@@ -47,7 +51,7 @@ def asked(seed: int, minutes: float, folder: Path) -> Iterator[Asked]:
             _keep(_run(_stages(folder)["segment"], {Video: [_row(video)]}), measured[name])
             video.unlink()
     for name, file in measured.items():
-        yield Asked(f"seed {seed}, {minutes:g} min, {name}", script, _written(_kept(file), folder))
+        yield Written(f"seed {seed}, {minutes:g} min, {name}", script, *_write(_kept(file), folder))
 
 
 def _encode(script: Script, videos: dict[str, Path]) -> None:
@@ -79,8 +83,16 @@ def _row(path: Path) -> Video:
 
 def _stages(folder: Path) -> dict[str, Stage]:
     storage = Storage(str(folder / "dataset"))
-    built = build_stages(JOB.stage_settings(), Measured(), load_taxonomy(), TASK_IDS, storage)
+    built = build_stages(JOB.stage_settings(), Measured(), _asking_all(load_taxonomy()), TASK_IDS, storage)
     return {stage.name: stage for stage in built}
+
+
+def _asking_all(taxonomy: Taxonomy) -> Taxonomy:
+    def all_of(task: Task) -> Task:
+        counts = {format: MOST * bool(count) for format, count in task.per_video.model_dump().items()}
+        return task.model_copy(update={"per_video": task.per_video.model_copy(update=counts)})
+
+    return taxonomy.model_copy(update={"tasks": {name: all_of(task) for name, task in taxonomy.tasks.items()}})
 
 
 def _run(stage: Stage, given: dict[type[Record], Sequence[Record]]) -> list[Record]:
@@ -93,11 +105,12 @@ def _run(stage: Stage, given: dict[type[Record], Sequence[Record]]) -> list[Reco
     return rows
 
 
-def _written(given: dict[type[Record], Sequence[Record]], folder: Path) -> list[QAPair]:
+def _write(given: dict[type[Record], Sequence[Record]], folder: Path) -> tuple[list[ClipCaption], list[QAPair]]:
     stages = _stages(folder)
     for name in ("caption_clips", "caption_events", "summarize", "qa"):
         given[stages[name].writes[-1]] = _run(stages[name], given)
-    return [row for row in given[QAPair] if isinstance(row, QAPair)]
+    captions = [row for row in given[ClipCaption] if isinstance(row, ClipCaption)]
+    return captions, [row for row in given[QAPair] if isinstance(row, QAPair)]
 
 
 def _keep(rows: Sequence[Record], file: Path) -> None:

@@ -7,6 +7,7 @@ from marathon_pipeline.annotators.measured import events as telling
 from marathon_pipeline.annotators.measured.facts import observe
 from marathon_pipeline.annotators.measured.qa import write
 from marathon_pipeline.annotators.measured.qa.material import Material
+from marathon_pipeline.annotators.measured.story import happenings
 from marathon_pipeline.annotators.measured.timeline import Timeline
 from marathon_pipeline.errors import Filtered
 from marathon_pipeline.records import (
@@ -28,7 +29,7 @@ from marathon_pipeline.taxonomy import Task
 class Measured:
     """An `Annotator`. Its methods never wait; the same input gives the same records."""
 
-    name = "measured/2"  # the number changes with what is written
+    name = "measured/3"  # the number changes with what is written
 
     def __init__(self) -> None:
         self._last: tuple[tuple[Record, ...], Material, str] | None = None
@@ -50,13 +51,14 @@ class Measured:
         if not captions:
             raise Filtered("no_captions", f"nothing is told of {video_id}")
         timeline, binding = Timeline.of(captions), self._binding(*captions)
+        story = happenings(timeline)
         return [
             Event(
                 video_id=video_id,
                 event_id=f"event_{index:03d}",
                 start=span.start,
                 end=span.end,
-                title=telling.title(timeline, span),
+                title=telling.title(timeline, story, span),
                 caption="",
                 clip_ids=timeline.clip_ids([span]),
                 binding=binding,

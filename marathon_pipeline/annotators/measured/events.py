@@ -4,8 +4,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from marathon_pipeline.annotators.measured.overlaps import Overlaps
 from marathon_pipeline.annotators.measured.story import MOST_MOVEMENT, WHOLE, Happening, happenings, tell
-from marathon_pipeline.annotators.measured.timeline import Timeline
+from marathon_pipeline.annotators.measured.timeline import TELLING, Timeline
 from marathon_pipeline.annotators.measured.words import a, listed, sentence
 from marathon_pipeline.records import Span
 
@@ -18,9 +19,12 @@ _MOST_DEEDS = 2  # in a title
 def spans(timeline: Timeline) -> list[Span]:
     """Consecutive events that cover the video: cut where the setting changes, then where things come and go."""
     apart = max(SHORTEST, min(_LONG, (timeline.end - timeline.start) / 4))
+    deeds = Overlaps(timeline.of_kind(*TELLING))
     borders: list[float] = []
     for rank, moments in enumerate(_borders(timeline)):
         for moment in moments:
+            if rank and deeds.any(moment - 1.5, moment - 0.5):  # something goes on that has begun before
+                continue
             known = [timeline.start, *borders, timeline.end]
             if all(abs(moment - other) >= (apart if rank else SHORTEST) for other in known):
                 borders.append(moment)
@@ -55,13 +59,14 @@ def theme(timeline: Timeline, story: Sequence[Happening], span: Span) -> Theme:
         deeds = dict.fromkeys(one.does for one in acts if one.subject == lead)
         return Theme(lead, tuple(deeds)[:_MOST_DEEDS], "", ())
     names = (subject.name for subject in timeline.subjects)
-    there = tuple(name for name in names if timeline.in_view(name, span.start + 1, span.end - 1))
+    inside = span.start + _BORDER, span.end - _BORDER
+    there = tuple(name for name in names if timeline.in_view(name, *inside))
     return Theme("", (), _view(timeline, span), there)
 
 
-def title(timeline: Timeline, span: Span) -> str:
-    """The theme in words."""
-    lead, deeds, view, there = theme(timeline, within(timeline, span), span)
+def title(timeline: Timeline, story: Sequence[Happening], span: Span) -> str:
+    """The theme in words. `story`: what happens in the video."""
+    lead, deeds, view, there = theme(timeline, within(story, span), span)
     if lead:
         return sentence(f"the {lead} {listed(deeds)}")[:-1]
     surroundings = f"a view that is {view}" if view else "changing views" if timeline.of_kind("cut") else "one view"
@@ -70,9 +75,10 @@ def title(timeline: Timeline, span: Span) -> str:
 
 def caption(timeline: Timeline, span: Span) -> str:
     """The event's narrative, in the order of what happens."""
-    story = within(timeline, span)
+    story = within(happenings(timeline), span)
     view = _view(timeline, span)
-    first = min((one.start for one in story), default=span.end)
+    told = [one for one in story if one.kind != "setting"]
+    first = min((one.start for one in told), default=span.end)
     there = [
         subject.name
         for subject in timeline.subjects
@@ -85,7 +91,6 @@ def caption(timeline: Timeline, span: Span) -> str:
         parts.append(f"The view is {view}.")
     elif there:
         parts.append(sentence(f"{listed([a(name) for name in there])} {_is(there)} in view"))
-    told = [one for one in story if one.kind != "setting"]
     parts.append(tell(told, there) if told else _goings_on(timeline, span, bool(parts)))
     return " ".join(part for part in parts if part)
 
@@ -118,8 +123,8 @@ def summary(captions: Sequence[str]) -> str:
     return " ".join(parts)
 
 
-def within(timeline: Timeline, span: Span) -> list[Happening]:
-    return [one for one in happenings(timeline) if span.start <= one.at < span.end]
+def within(story: Sequence[Happening], span: Span) -> list[Happening]:
+    return [one for one in story if span.start <= one.at < span.end]
 
 
 def _view(timeline: Timeline, span: Span) -> str:

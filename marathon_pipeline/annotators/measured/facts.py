@@ -19,6 +19,7 @@ Kinds, and what their fields hold (`start` to `end` in seconds of the video; a m
 - `grows`, `shrinks`: amount how many times larger or smaller the area becomes.
 - `turns`: subject takes the colour `value`; other is its new name.
 - `reaches`: subject comes up against other, which was at rest.
+- `nears`: subject comes so near to other, which was at rest, that it may have come up against it.
 - `sets_off`: as subject reaches other, other begins to move in the direction `value`.
 - `recolours`: as subject reaches other, other takes the colour `value`.
 - `beside`: both are at rest, and subject is `left of`, `above` or, in neither way, `askew` of other (value).
@@ -28,6 +29,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from marathon_pipeline.annotators.measured import motion, scenery
+from marathon_pipeline.annotators.measured.shots import joined_shots
 from marathon_pipeline.annotators.measured.tracks import GAP, Track, follow, joined_runs
 from marathon_pipeline.annotators.measured.words import name_of
 from marathon_pipeline.records import Clip, Fact, Signals
@@ -35,12 +37,13 @@ from marathon_pipeline.records import Clip, Fact, Signals
 Kind = Literal[
     "setting", "cut", "activity", "busy", "camera", "most", "stray", "glimpse", "visible", "several",
     "enters", "leaves", "moves", "paces", "rests", "grows", "shrinks", "turns",
-    "reaches", "sets_off", "recolours", "beside",
+    "reaches", "nears", "sets_off", "recolours", "beside",
 ]  # fmt: skip
 
 
 def observe(clip: Clip, signals: Sequence[Signals]) -> tuple[Fact, ...]:
     """The facts of one window, by start, kind and subject. `signals`: the window's seconds."""
+    signals = joined_shots(signals)
     followed = follow(signals)
     tracks = [track for track in followed if _lasts(track, clip)]
     found = [

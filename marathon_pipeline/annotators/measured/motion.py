@@ -16,8 +16,10 @@ _STRAIGHT = 0.5  # of the way along the other axis: more is neither sideways nor
 _GROWTH = 1.5  # times the area
 _GROWING = 2  # seconds at least: what is larger at once is another thing, which fades in where the first one was
 _CONTACT = 0.02  # of the picture, between two outlines' boxes
+_NEAR = 0.06  # less may be contact, too: outlines touch before their boxes do, and are measured to a hundredth or so
 _APART = 0.04
-_LASTING = 2.0  # seconds that two rests have in common for their relation to count
+_LASTING = 1.0  # seconds that two rests have in common for their relation to count
+_TURNING = 1.5  # seconds at most between two legs of pacing: each one's time is measured to half a second or so
 _MARGIN = 0.02  # of the picture: nearer to the border of two thirds, a thing is in neither
 
 
@@ -91,7 +93,7 @@ def _sizes(track: Track) -> Iterator[Fact]:
 def legs_of(track: Track) -> list[Leg]:
     """The track's movements and rests, in order."""
     steps = []
-    for a, b in pairwise(track.points):
+    for a, b in pairwise(_placed(track)):
         seconds = b.second - a.second
         dx, dy = b.thing.x - a.thing.x, b.thing.y - a.thing.y
         across = abs(dx) >= abs(dy)
@@ -107,6 +109,18 @@ def legs_of(track: Track) -> list[Leg]:
         straight = ways[0] <= _STRAIGHT * ways[1]
         legs.append(Leg(start, end, direction, ways[1], straight, last.second, _cell(last.thing)))
     return legs
+
+
+def _placed(track: Track) -> list[Point]:
+    """The track's points but for those at its ends that are half faded, or joined to another thing: their middle is not
+    the thing's own."""
+    points = list(track.points)
+    for end in (-1, 0):
+        while (
+            track.shape != "thing" and points and points[end].thing.shape == "thing" and not at_edge(points[end].thing)
+        ):
+            points.pop(end)
+    return points
 
 
 def _ends(run: Sequence[tuple[Point, Point]]) -> tuple[float, float]:
@@ -144,7 +158,12 @@ def _pacing(legs: Sequence[Leg]) -> list[tuple[float, float, str, int]]:
     runs: list[list[Leg]] = []
     for leg in legs:
         last = runs[-1][-1] if runs else None
-        if last and leg.direction and leg.direction == OPPOSITE.get(last.direction) and leg.start - last.end <= 1:
+        if (
+            last
+            and leg.direction
+            and leg.direction == OPPOSITE.get(last.direction)
+            and leg.start - last.end <= _TURNING
+        ):
             runs[-1].append(leg)
         else:
             runs.append([leg])
@@ -167,10 +186,14 @@ def _meetings(
     for leg in legs:
         if leg.direction not in ("left", "right") or leg.amount < _LEG:
             continue
-        contact = _contact(one, other, leg)
-        if contact is None:
+        gap = _gap_at_end(one, other, leg)
+        if gap is None or gap >= _NEAR:
             continue
+        contact = leg.end
         who = {"subject": name(one), "other": name(other), "start": contact, "end": contact + 1}
+        if gap >= _CONTACT:
+            yield Fact.model_validate({"kind": "nears", **who})
+            continue
         yield Fact.model_validate({"kind": "reaches", **who})
         for after in other_legs:
             if after.direction and after.amount >= _LEG and after.straight and abs(after.start - contact) <= 1.5:
@@ -180,16 +203,18 @@ def _meetings(
                 yield Fact.model_validate({"kind": "recolours", "value": turned.colour, **who})
 
 
-def _contact(one: Track, other: Track, leg: Leg) -> float | None:
-    """When a leg of `one` ends at the side of `other`, which has not moved before."""
+def _gap_at_end(one: Track, other: Track, leg: Leg) -> float | None:
+    """The room between the two where a leg of `one` ends at the side of `other`, which has not moved before."""
     mover, approaching = one.at(leg.last), one.at(leg.last - 2)
     still, earlier = other.at(leg.last - 1), other.at(leg.last - 2)  # at the last picture it may be on its way already
     if not (mover and approaching and still and earlier):
         return None
     level = abs(mover.y - still.y) < 0.5 * min(mover.height, still.height)
     ahead = (still.x > mover.x) == (leg.direction == "right")
-    met = _gap(approaching, earlier) > _APART and _gap(mover, still) < _CONTACT and abs(still.x - earlier.x) < REST
-    return leg.end if level and ahead and met else None
+    before, gap = _gap(approaching, earlier), _gap(mover, still)
+    # The boxes of slanting outlines overlap before the outlines touch.
+    comes = before > max(gap, _APART + min(0.0, gap)) and abs(still.x - earlier.x) < REST
+    return gap if level and ahead and comes else None
 
 
 def _gap(one: Thing, other: Thing) -> float:

@@ -15,6 +15,8 @@ _STEADY = 0.6  # of the largest step: one that is shorter holds a rest, and says
 _LONGEST = 6  # seconds over a side: a slower passage is not followed
 _WHOLE = 3.0  # times the area of the thing as it was last seen: a colour that covers more is not its own
 _TINT = 0.0008  # of the picture: a colour that covers less is not seen
+_BEFORE = 0.5  # seconds outside the window: what came in before it, or goes out after it, does not do so in it
+_FRINGE = 0.15  # of the thing's area: so much of its colour, where it stays, is the edges of other things
 
 
 class _Crossing(NamedTuple):
@@ -34,15 +36,19 @@ def presence(track: Track, signals: Sequence[Signals]) -> Iterator[Fact]:
     way = _crossing(first, track.points[1:3], before, parts)
     if way or (parts and _near_side(first)):
         lead = parts + 0.5 if parts is not None else way.seconds if way else 0.0
-        start = max(float(signals[0].second), round(first.second + MOMENT - lead, 1))
-    if way:
+        start = round(first.second + MOMENT - lead, 1)
+    begun = start < signals[0].second - _BEFORE
+    start = max(float(signals[0].second), start)
+    if way and not begun:
         yield Fact(kind="enters", start=start, end=start + 1, subject=subject, value=way.side)
     parts = _parts(last, after)
     way = _crossing(last, track.points[-3:-1][::-1], after, parts)
     if way or (parts and _near_side(last)):
         lead = parts + 0.5 if parts is not None else way.seconds if way else 0.0
-        end = min(signals[-1].second + 1.0, round(last.second + MOMENT + lead, 1))
-    if way:
+        end = round(last.second + MOMENT + lead, 1)
+    goes_on = end > signals[-1].second + 1 + _BEFORE
+    end = min(signals[-1].second + 1.0, end)
+    if way and not goes_on:
         yield Fact(kind="leaves", start=end - 1, end=end, subject=subject, value=way.side)
     area = sum(point.thing.area for point in track.points) / len(track.points)
     yield Fact(kind="visible", start=start, end=end, subject=subject, amount=round(area, 4))
@@ -59,7 +65,9 @@ def _parts(point: Point, beyond: Sequence[Signals | None]) -> int | None:
         share = getattr(row.colours, point.thing.colour)
         if share > _WHOLE * point.thing.area:
             return None
-        if share < _TINT:
+        further = beyond[count + 1] if count + 1 < len(beyond) else None
+        stays = further is not None and share - getattr(further.colours, point.thing.colour) < _TINT / 4
+        if share < _TINT or (share < _FRINGE * point.thing.area and stays):
             return count
     return None
 

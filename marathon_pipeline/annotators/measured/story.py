@@ -59,7 +59,8 @@ class Happening(NamedTuple):
 
     @property
     def at(self) -> float:
-        return {"leaves": self.end, "setting": self.middle, "activity": self.middle}.get(self.kind, self.start)
+        halfway = ("setting", "activity", "turns")  # it comes about between two pictures
+        return self.end if self.kind == "leaves" else self.middle if self.kind in halfway else self.start
 
     @property
     def middle(self) -> float:

@@ -3,17 +3,19 @@
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from math import ceil, floor
 from typing import NamedTuple
 
+from marathon_pipeline.annotators.measured.overlaps import Overlaps
 from marathon_pipeline.annotators.measured.tracks import GAP
 from marathon_pipeline.annotators.measured.words import view_of
 from marathon_pipeline.records import ClipCaption, Fact, Span
 
-MOMENTS = frozenset({"cut", "enters", "leaves", "turns", "reaches", "sets_off", "recolours"})
+MOMENTS = frozenset({"cut", "enters", "leaves", "turns", "reaches", "nears", "sets_off", "recolours"})
 DEEDS = frozenset({"moves", "paces", "grows", "shrinks"})
-TELLING = (MOMENTS | DEEDS) - {"cut"}
+TELLING = (MOMENTS | DEEDS) - {"cut", "nears"}
 _COMES_AND_DOES = TELLING | {"visible"}
 DOUBTS = frozenset({"stray", "glimpse"})
 AWAY = 4.0  # the shortest absence that is told
@@ -69,6 +71,10 @@ class Timeline:
         unseen = [Span(start=a.end, end=b.start) for a, b in itertools.pairwise(windows) if b.start > a.end]
         return cls(windows[0].video_id, windows, tuple(_merged(windows)), tuple(unseen))
 
+    # Look-ups by name, filled as they are asked for.
+    _views: dict[str, Overlaps[Fact]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _traces: dict[str, Overlaps[Fact | Span]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
     @property
     def start(self) -> float:
         return self.windows[0].start
@@ -91,6 +97,10 @@ class Timeline:
         return sorted(found, key=lambda fact: (fact.start, fact.end)) if len(kinds) > 1 else found
 
     @cached_property
+    def _anything(self) -> Overlaps[Fact]:
+        return Overlaps(self.of_kind("visible"))
+
+    @cached_property
     def subjects(self) -> tuple[Subject, ...]:
         """Those whose name is theirs alone, by first appearance."""
         stretches: dict[str, list[Span]] = defaultdict(list)
@@ -110,30 +120,41 @@ class Timeline:
         names = (fact.subject for fact in self.of_kind("visible"))
         return tuple(dict.fromkeys(name.split()[0] for name in names if name.endswith(" thing")))
 
+    @property
+    def holds_nameless(self) -> bool:
+        """Whether something without a name of its own is seen, or does something."""
+        return self._nameless.any(self.start, self.end)
+
     def accounted(self, start: float, end: float) -> bool:
         """Whether all that moves between these times is told by facts about known things, or by a change of setting."""
+        if self._nameless.any(start, end):
+            return False
+        seconds = range(int(start), max(int(end), int(start) + 1))
+        lost = sum(second not in self._told_seconds for second in seconds)
+        return lost <= max(1, 0.1 * len(seconds))
+
+    @cached_property
+    def _told_seconds(self) -> frozenset[int]:
+        """The seconds whose middle lies near a fact that tells of them, or that are calm."""
         told = [
             (fact.start - 2, fact.end + 2)
             for fact in self.facts
             if fact.subject in self._names and fact.kind in TELLING
         ]
-        if any(self._nameless(fact) and fact.start < end and fact.end > start for fact in self.facts):
-            return False
         told += [(one.end - 2, one.end + 4) for one in self.settings] + [
             (one.start - 4, one.start + 2) for one in self.settings
         ]
         told += [(fact.start, fact.end) for fact in self.of_kind("activity") if fact.value == "calm"]
-        seconds = range(int(start), max(int(end), int(start) + 1))
-        lost = sum(not any(low <= second + 0.5 <= high for low, high in told) for second in seconds)
-        return lost <= max(1, 0.1 * len(seconds))
+        return frozenset(second for low, high in told for second in range(ceil(low - 0.5), floor(high - 0.5) + 1))
 
     @cached_property
     def _names(self) -> frozenset[str]:
         return frozenset(subject.name for subject in self.subjects)
 
-    def _nameless(self, fact: Fact) -> bool:
-        """Whether the fact tells what a thing without a name of its own does, or that it comes or goes."""
-        return fact.kind in _COMES_AND_DOES and fact.subject not in self._names
+    @cached_property
+    def _nameless(self) -> Overlaps[Fact]:
+        """Facts that tell what a thing without a name of its own does, or that it comes or goes."""
+        return Overlaps(fact for fact in self.facts if fact.kind in _COMES_AND_DOES and fact.subject not in self._names)
 
     @cached_property
     def settings(self) -> tuple[Setting, ...]:
@@ -148,10 +169,12 @@ class Timeline:
 
     def in_view(self, name: str, start: float, end: float) -> bool:
         """Whether the subject is in view at any time of the stretch, as far as was seen."""
-        return any(fact.start < end and fact.end > start for fact in self.of_kind("visible", subject=name))
+        if name not in self._views:
+            self._views[name] = Overlaps(self.of_kind("visible", subject=name))
+        return self._views[name].any(start, end)
 
     def anything_in_view(self, start: float, end: float) -> bool:
-        return any(fact.start < end and fact.end > start for fact in self.of_kind("visible"))
+        return self._anything.any(start, end)
 
     def seconds_of(self, kind: str, value: str, span: Span) -> float:
         """How long facts of a kind and value hold within a stretch."""
@@ -168,10 +191,11 @@ class Timeline:
         return not self.in_view(name, start - _BLUR, end + _BLUR) and self._no_trace(name, start, end)
 
     def _no_trace(self, name: str, start: float, end: float) -> bool:
-        colour = name.split()[0]
-        doubts = [fact for fact in self.of_kind(*DOUBTS, "visible", "several") if _could_be(fact, name, colour)]
-        spans = [(doubt.start, doubt.end) for doubt in doubts] + [(gap.start, gap.end) for gap in self.unseen]
-        return not any(low < end and high > start for low, high in spans)
+        if name not in self._traces:
+            colour = name.split()[0]
+            doubts = [fact for fact in self.of_kind(*DOUBTS, "visible", "several") if _could_be(fact, name, colour)]
+            self._traces[name] = Overlaps([*doubts, *self.unseen])
+        return not self._traces[name].any(start, end)
 
     def never(self, name: str) -> bool:
         return self.surely_away(name, self.start, self.end)
@@ -225,7 +249,14 @@ def _merged(windows: Sequence[ClipCaption]) -> Iterator[Fact]:
     short = [fact.model_copy(update={"kind": "glimpse"}) for fact in visible if fact.end - fact.start < GAP]
     seen = [fact for fact in visible if fact.end - fact.start >= GAP]
     facts = [fact for fact in stretches if fact.kind != "visible"] + seen + short
-    told = [fact for fact in _joined(whole) + _distinct(moments) if not fact.subject or _is_seen(fact, seen)]
+    seen_as: dict[str, list[Fact]] = defaultdict(list)
+    for fact in seen:
+        seen_as[fact.subject].append(fact)
+    told = [
+        fact
+        for fact in _joined(whole) + _distinct(moments)
+        if not fact.subject or _is_seen(fact, seen_as[fact.subject])
+    ]
     pacing = [fact for fact in told if fact.kind == "paces"]
     told = [fact for fact in told if not (fact.kind == "moves" and any(_within(fact, pace) for pace in pacing))]
     yield from sorted(facts + told, key=lambda fact: (fact.start, fact.end, fact.kind, fact.subject, fact.value))
@@ -275,9 +306,7 @@ def _distinct(moments: Iterable[Fact]) -> list[Fact]:
 def _is_seen(fact: Fact, seen: Iterable[Fact]) -> bool:
     """Whether the fact's subject goes by that name at that time; a glimpse has no other witness."""
     middle = (fact.start + fact.end) / 2
-    return fact.kind == "glimpse" or any(
-        one.subject == fact.subject and one.start - 1 <= middle <= one.end + 1 for one in seen
-    )
+    return fact.kind == "glimpse" or any(one.start - 1 <= middle <= one.end + 1 for one in seen)
 
 
 def _within(fact: Fact, pace: Fact) -> bool:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from marathon_pipeline.records import Colour, Shape
 
 DURATIONS: tuple[int, ...] = (  # what people say, in seconds
-    *range(3, 11), 12, 15, 18, 20, 25, 30, 35, 40, 45, 50, 60, 75, 90, 105, 120, 150, 180, 210, 240, 270, 300,
+    *range(3, 17), 18, 20, 25, 30, 35, 40, 45, 50, 60, 75, 90, 105, 120, 150, 180, 210, 240, 270, 300,
     *range(360, 3660, 60),
 )  # fmt: skip
 _NUMBERS = (
     "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
 )  # fmt: skip
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+_APART = 5  # seconds between two durations to choose from: both ends are measured to 1.5 s
 _MINUTE_PARTS = {0: "", 15: " and a quarter", 30: " and a half", 45: " and three quarters"}
 PLACES = {  # (column, row) of the picture's thirds
     (0, 0): "in the upper left", (1, 0): "at the top", (2, 0): "in the upper right",
@@ -97,15 +98,16 @@ def _clock(seconds: float) -> str:
 
 
 def factors_apart(seconds: float, rank: int, most: float, least: float = 1.6) -> list[int]:
-    """Spoken durations a factor of `least` or more apart, four where the scale has them between 3 s and `most`.
+    """Spoken durations a factor of `least` or more, and `_APART`, from each other, four where the scale has them
+    between 3 s and `most`.
 
     The true one comes at `rank` (0: the shortest) where there is room for it.
     """
     true = spoken(seconds)
     shorter, longer = [true], [true]
-    while known := [one for one in DURATIONS if one <= shorter[-1] / least]:
+    while known := [one for one in DURATIONS if one <= min(shorter[-1] / least, shorter[-1] - _APART)]:
         shorter.append(known[-1])
-    while known := [one for one in DURATIONS if longer[-1] * least <= one <= max(most, 60)]:
+    while known := [one for one in DURATIONS if max(longer[-1] * least, longer[-1] + _APART) <= one <= max(most, 60)]:
         longer.append(known[0])
     below = min(rank, len(shorter) - 1)
     above = min(3 - below, len(longer) - 1)

@@ -46,7 +46,9 @@ WRITERS: dict[str, Writer] = {
 
 def write(material: Material, task: Task, format: Format, binding: Binding) -> list[QAPair]:
     """At most `task.per_video` pairs. Raises Filtered where the facts carry none."""
-    items = select(material, list(WRITERS[task.task](material)), task.per_video.open, task.per_video.choice)[format]
+    if task.task not in material.written:
+        material.written[task.task] = list(WRITERS[task.task](material))
+    items = select(material, material.written[task.task], task.per_video.open, task.per_video.choice)[format]
     if not items and getattr(task.per_video, format):
         raise Filtered("too_few_facts", f"nothing can be asked for {task.task} that the facts make sure")
     return [_pair(material, task, format, index, item, binding) for index, item in enumerate(items)]

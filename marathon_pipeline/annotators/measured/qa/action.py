@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import combinations, pairwise
 
-from marathon_pipeline.annotators.measured.qa.contacts import effects, known_contacts
+from marathon_pipeline.annotators.measured.qa.contacts import effects, known_contacts, pairs_of
 from marathon_pipeline.annotators.measured.qa.material import CLEAR, NEAR, Item, Material, around, orders
 from marathon_pipeline.annotators.measured.story import Happening
 from marathon_pipeline.annotators.measured.words import PLACES, about, sentence
@@ -128,7 +128,8 @@ def action_reasoning(material: Material) -> Iterator[Item]:
     """What something that is done leads to, and what leads to it."""
     _needs_deeds(material)
     contacts = known_contacts(material)
-    pairs = [(contact.subject, contact.other) for contact in contacts]
+    pairs = pairs_of(material)
+    once = {one.onset for one in material.anchors if not one.which}
     for contact in contacts:
         one, other = contact.subject, contact.other
         if pairs.count((one, other)) > 1:
@@ -141,6 +142,8 @@ def action_reasoning(material: Material) -> Iterator[Item]:
             ]
             right = f"the {other} {said}"
             yield Item(question, right, material.three(question, right, wrong), (span,), other, sentence(right))
+            if f"the {other} {said}" not in once:
+                continue
             question = f"What happens just as the {other} {said}?"
             away = material.away(contact.start - NEAR, contact.end + NEAR)
             wrong = [f"the {name} comes up against it" for name in away[:5]]

@@ -11,6 +11,11 @@ def known_contacts(material: Material) -> list[Fact]:
     return [fact for fact in material.timeline.of_kind("reaches") if {fact.subject, fact.other} <= known]
 
 
+def pairs_of(material: Material) -> list[tuple[str, str]]:
+    """Who comes up against whom, as often as that happens, or may have happened."""
+    return [(fact.subject, fact.other) for fact in material.timeline.of_kind("reaches", "nears")]
+
+
 def effects(material: Material, contact: Fact) -> list[tuple[Fact, str]]:
     """What becomes of the other thing, as (fact, words)."""
     found = [
@@ -33,5 +38,5 @@ def side_of(material: Material, contact: Fact) -> str:
 
 
 def only_cause(material: Material, contact: Fact, effect: Fact) -> bool:
-    """Whether no other thing has such an effect."""
-    return {fact.subject for fact in material.timeline.of_kind(effect.kind)} == {contact.subject}
+    """Whether no other thing has such an effect, or may have had."""
+    return {fact.subject for fact in material.timeline.of_kind(effect.kind, "nears")} == {contact.subject}

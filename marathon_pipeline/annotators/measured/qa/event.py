@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import combinations, pairwise
 
-from marathon_pipeline.annotators.measured.events import theme
+from marathon_pipeline.annotators.measured.events import Theme, theme, within
 from marathon_pipeline.annotators.measured.qa.material import CLEAR, Item, Material, orders
 from marathon_pipeline.annotators.measured.words import duration, sentence, stretch
 from marathon_pipeline.errors import Filtered
@@ -38,6 +38,7 @@ def key_event_extraction(material: Material) -> Iterator[Item]:
     events = _named(material, 3)
     if not all(material.timeline.accounted(event.start, event.end) for event in material.events):
         raise Filtered("unaccounted", "more moves in the video than can be told: what matters most is not known")
+    themes = {event.event_id: _theme(material, event) for event in material.events}
     for event in events:
         question = material.vary(
             event.event_id,
@@ -45,7 +46,11 @@ def key_event_extraction(material: Material) -> Iterator[Item]:
             f"What mainly happens in the time {stretch(event.start, event.end)}?",
         )
         right = _lower(event.title)
-        wrong = [_lower(other.title) for other in material.events if not _fits(material, other, _span(event))]
+        wrong = [
+            _lower(other.title)
+            for other in material.events
+            if not _fits(material, themes[other.event_id], _span(event))
+        ]
         yield Item(question, right, material.three(question, right, wrong), (_span(event),), event.event_id)
     ranked = sorted(events, key=lambda event: event.start - event.end)
     longest = ranked[0]
@@ -78,17 +83,21 @@ def _named(material: Material, least: int) -> list[Event]:
     for event in material.events:
         before = Span(start=material.timeline.start, end=event.start)
         after = Span(start=event.end, end=material.timeline.end)
-        if not any(_fits(material, event, span) for span in (before, after)):
+        about = _theme(material, event)
+        if not any(_fits(material, about, span) for span in (before, after)):
             events.append(event)
     if len(events) < least:
         raise Filtered("too_few_events", f"{len(events)} events can be told apart by what happens in them")
     return events
 
 
-def _fits(material: Material, event: Event, span: Span) -> bool:
-    """Whether the event's title could be told of a part of this stretch, too."""
-    story = [one for one in material.story if event.start <= one.at < event.end]
-    lead, deeds, view, there = theme(material.timeline, story, _span(event))
+def _theme(material: Material, event: Event) -> Theme:
+    return theme(material.timeline, within(material.story, _span(event)), _span(event))
+
+
+def _fits(material: Material, about: Theme, span: Span) -> bool:
+    """Whether the title of an event of this theme could be told of a part of this stretch, too."""
+    lead, deeds, view, there = about
     if not lead:
         parts = [
             Span(start=max(one.start, span.start), end=min(one.end, span.end))
@@ -101,7 +110,7 @@ def _fits(material: Material, event: Event, span: Span) -> bool:
             for part in parts
         )
     times = [
-        [start for told, start, end in material.true if told == f"the {lead} {deed}" and _overlap(start, end, span)]
+        [one.start for one in material.true_of.get(f"the {lead} {deed}", ()) if _overlap(one.start, one.end, span)]
         for deed in deeds
     ]
     return any(all(any(abs(time - first) <= _AT_A_GO for time in later) for later in times) for first in times[0])

@@ -1,15 +1,27 @@
 """What the task functions write from, what they write, and how wrong options are found that the facts refute."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import permutations
 from typing import NamedTuple, TypeVar
 
-from marathon_pipeline.annotators.measured.story import PACES, TOWARDS, WHOLE, Happening, by_the_way, does, happenings
+from marathon_pipeline.annotators.measured.overlaps import Overlaps
+from marathon_pipeline.annotators.measured.story import (
+    FROM,
+    OUT,
+    PACES,
+    TOWARDS,
+    WHOLE,
+    Happening,
+    by_the_way,
+    does,
+    happenings,
+)
 from marathon_pipeline.annotators.measured.timeline import Setting, Subject, Timeline
 from marathon_pipeline.annotators.measured.words import about, ordinal
-from marathon_pipeline.records import Event, Fact, Span, Summary, digest
+from marathon_pipeline.records import Event, Fact, Span, Summary, digests
 
 VIVID = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
 SHAPES = ("circle", "square", "triangle", "bar")
@@ -30,6 +42,14 @@ class Item(NamedTuple):
     closed: bool = False  # it makes no sense without its options
 
 
+class Truth(NamedTuple):
+    """A clause, and a time at which it is true."""
+
+    told: str
+    start: float
+    end: float
+
+
 Writer = Callable[["Material"], Iterator[Item]]
 
 
@@ -38,6 +58,7 @@ class Material:
     timeline: Timeline
     events: tuple[Event, ...]
     summary: Summary
+    written: dict[str, list[Item]] = field(default_factory=dict)  # by task: one task's two formats choose from the same
 
     @cached_property
     def story(self) -> list[Happening]:
@@ -63,8 +84,8 @@ class Material:
 
     def draw(self, salt: object, values: Sequence[_Value], count: int | None = None) -> list[_Value]:
         """Values in an order that is the video's and the salt's own, at most `count` of them."""
-        keyed = sorted(enumerate(values), key=lambda pair: digest([self.timeline.video_id, str(salt), pair[0]]))
-        return [value for _, value in keyed][:count]
+        ranks = list(digests([self.timeline.video_id, str(salt)], len(values)))
+        return [values[index] for index in sorted(range(len(values)), key=ranks.__getitem__)[:count]]
 
     def vary(self, salt: object, *phrasings: str) -> str:
         return self.draw(("phrasing", salt), phrasings)[0]
@@ -77,37 +98,56 @@ class Material:
     # What is false at a time, by the facts.
 
     @cached_property
-    def true(self) -> list[tuple[str, float, float]]:
-        """(told, start, end) of all that is true, with what is a part of something else."""
+    def true(self) -> list[Truth]:
+        """All that is true, with what is a part of something else; and all that may be, where the way was not seen."""
         true = [(one.told, one.start, one.end) for one in self.story]
         for fact in self.timeline.of_kind("moves", "paces", "grows", "shrinks", "turns", "enters", "leaves", "reaches"):
             true.append((f"the {fact.subject} {does(fact)}", fact.start, fact.end))
-        for fact in self.timeline.of_kind("enters", "leaves"):
-            what = "comes into view" if fact.kind == "enters" else "goes out of view"
-            true.append((f"the {fact.subject} {what}", fact.start - 4, fact.end + 4))
-        for subject, way, fact in by_the_way(self.timeline):
-            true.append((f"the {subject} moves {TOWARDS[way]}", fact.start - 4, fact.end + 4))
-        return true
+        for subject in self.subjects:
+            for stretch in subject.stretches:  # also where it comes and goes with the view
+                true.append((f"{subject.the} comes into view", stretch.start - 4, stretch.start + 4))
+                true.append((f"{subject.the} goes out of view", stretch.end - 4, stretch.end + 4))
+        for name, way, fact in by_the_way(self.timeline):
+            true.append((f"the {name} moves {TOWARDS[way]}", fact.start - 4, fact.end + 4))
+        for one in self.story:
+            if one.kind in ("comes", "goes"):
+                ways = [f"comes in {way}" for way in FROM.values()] if one.kind == "comes" else []
+                ways += [f"goes out {way}" for way in OUT.values()] if one.kind == "goes" else []
+                ways += [f"moves {way}" for way in TOWARDS.values()]
+                true += [(f"the {one.subject} {way}", one.start - 4, one.end + 4) for way in ways]
+        return [Truth(*one) for one in true]
+
+    @cached_property
+    def true_of(self) -> dict[str, list[Truth]]:
+        """The same, by what is told."""
+        found: dict[str, list[Truth]] = {}
+        for one in self.true:
+            found.setdefault(one.told, []).append(one)
+        return found
+
+    @cached_property
+    def true_at(self) -> Overlaps[Truth]:
+        return Overlaps(self.true)
 
     def done_by(self, what: str) -> set[str]:
         """Who does a thing, at any time."""
-        return {told.removesuffix(f" {what}") for told, _, _ in self.true if told.endswith(f" {what}")}
+        return {told.removesuffix(f" {what}") for told in self.true_of if told.endswith(f" {what}")}
 
     def happens(self, told: str, start: float, end: float) -> bool:
-        return any(one == told and low < end and high > start for one, low, high in self.true)
+        return any(one.start < end and one.end > start for one in self.true_of.get(told, ()))
 
     def elsewhere(self, start: float, end: float) -> list[str]:
         """What happens in the video, but not between these times."""
-        then = {told for told, low, high in self.true if low < end and high > start}
-        return [told for told in dict.fromkeys(one.told for one in self.story) if told not in then]
+        then = {one.told for one in self.true_at.within(start, end)}
+        return [told for told in self._ever if told not in then]
+
+    @cached_property
+    def _ever(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(one.told for one in self.story))
 
     def not_done(self, name: str, start: float, end: float, turns: int = 1) -> list[str]:
         """What the subject could have done between these times, and did not; at most so many turns of colour."""
-        facts = [
-            fact
-            for fact in self.timeline.facts
-            if fact.start < end and fact.end > start and name in (fact.subject, fact.other)
-        ]
+        facts = self._facts_about[name].within(start, end)
         done = {(fact.kind, fact.value) for fact in facts if fact.subject == name}
         ways = {fact.value for fact in facts if fact.kind in ("moves", "sets_off", "enters", "leaves")}
         pacing = {value for kind, value in done if kind == "paces"}
@@ -126,6 +166,12 @@ class Material:
             ]
             options += self.draw(("turns", name, start), others, turns)
         return options
+
+    @cached_property
+    def _facts_about(self) -> dict[str, Overlaps[Fact]]:
+        """By known name: the facts that it has a part in."""
+        names = [subject.name for subject in self.subjects]
+        return {name: Overlaps(f for f in self.timeline.facts if name in (f.subject, f.other)) for name in names}
 
     def away(self, start: float, end: float) -> list[str]:
         """Names that are surely not in view between these times: first of things that are seen at others."""
@@ -146,9 +192,19 @@ class Material:
 
     def blurred(self, name: str, moment: float) -> bool:
         """Whether the name comes or goes at this moment by a change of colour, or in a way that was not seen."""
-        turns = [fact.start for fact in self.timeline.of_kind("turns") if name in (fact.subject, fact.other)]
-        unseen = [one.middle for one in self.story if one.kind in ("comes", "goes") and one.subject == name]
-        return any(abs(other - moment) <= 3 for other in [*turns, *unseen])
+        return any(abs(other - moment) <= 3 for other in self._blurs.get(name, ()))
+
+    @cached_property
+    def _blurs(self) -> dict[str, list[float]]:
+        """By name: when it comes or goes so."""
+        blurs: dict[str, list[float]] = defaultdict(list)
+        for fact in self.timeline.of_kind("turns"):
+            blurs[fact.subject].append(fact.start)
+            blurs[fact.other].append(fact.start)
+        for one in self.story:
+            if one.kind in ("comes", "goes"):
+                blurs[one.subject].append(one.middle)
+        return blurs
 
     def ends_clearly(self, setting: Setting) -> bool:
         """Whether the setting begins and ends where the video does, or where another one is seen to take its place."""
@@ -187,14 +243,14 @@ class Material:
 
     def alone(self, start: float, end: float) -> Subject | None:
         """The only subject in view between these times, all the while, where there is just one thing."""
-        seen = {
-            fact.subject
-            for fact in self.timeline.of_kind("visible", "glimpse", "several")
-            if fact.start < end and fact.end > start
-        }
+        seen = {fact.subject for fact in self._seen.within(start, end)}
         subject = self.timeline.subject(next(iter(seen))) if len(seen) == 1 else None
         held = subject and any(span.start <= start and span.end >= end for span in subject.stretches)
         return subject if held else None
+
+    @cached_property
+    def _seen(self) -> Overlaps[Fact]:
+        return Overlaps(self.timeline.of_kind("visible", "glimpse", "several"))
 
     def when(self, start: float, end: float, hush: str) -> str:
         """A moment within the stretch: by what happens then, else by the clock. `hush`: whom it must not name."""

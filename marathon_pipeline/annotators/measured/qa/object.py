@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from marathon_pipeline.annotators.measured.qa.contacts import effects, known_contacts, only_cause, side_of
+from marathon_pipeline.annotators.measured.qa.contacts import effects, known_contacts, only_cause, pairs_of, side_of
 from marathon_pipeline.annotators.measured.qa.material import CLEAR, NEAR, SHAPES, VIVID, Item, Material, around, cut_to
 from marathon_pipeline.annotators.measured.qa.temporality import durations
 from marathon_pipeline.annotators.measured.story import FROM
@@ -14,12 +14,9 @@ from marathon_pipeline.records import Span
 def object_recognition(material: Material) -> Iterator[Item]:
     """Which thing it is that does something. Who comes up against whom is `object_interaction`."""
     _needs_things(material)
-    unseen = any(one.kind in ("comes", "goes") for one in material.story)  # it may have come from that side, too
     for one in material.deeds:
         done = one.does + one.which
         if one.kind in ("turns", "reaches") or not one.clear or len(material.done_by(one.does)) > 1:
-            continue
-        if unseen and one.kind in ("enters", "leaves"):
             continue
         question = material.vary(done, f"What is it that {done}?", f"Which thing {done}?")
         names = [a(name) for name in material.away(one.start - NEAR, one.end + NEAR)]
@@ -95,7 +92,7 @@ def object_interaction(material: Material) -> Iterator[Item]:
     contacts = known_contacts(material)
     if not contacts:
         raise Filtered("no_contact", "no thing is seen to come up against another")
-    pairs = [(fact.subject, fact.other) for fact in contacts]
+    pairs = pairs_of(material)
     for fact in contacts:
         one, other, span = fact.subject, fact.other, around(fact.start, 5, 6)
         if pairs.count((one, other)) > 1:

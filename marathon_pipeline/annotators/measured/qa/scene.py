@@ -102,10 +102,11 @@ def other_views(material: Material, setting: Setting) -> list[str]:
     """Views that the video has at other times, then the same colours put together otherwise."""
     near = {one.view for one in material.settings if one.start < setting.end + NEAR and one.end > setting.start - NEAR}
     known = [one.view for one in material.settings if one.view not in near]
-    halves = [(one.upper, one.lower) for one in material.settings]
+    halves = list(dict.fromkeys((one.upper, one.lower) for one in material.settings))
     made = [view_of(one[0], two[1]) for one in halves for two in halves] + [view_of(low, up) for up, low in halves]
     rare = [colour for colour in COLOURS if material.timeline.most(colour) <= _RARE]
     made += [view_of(colour, setting.lower) for colour in rare] + [view_of(setting.upper, colour) for colour in rare]
+    made = list(dict.fromkeys(made))
     views = dict.fromkeys([*known, *material.draw(("views", setting.start), made)])
     return [view for view in views if view not in near][:5]
 

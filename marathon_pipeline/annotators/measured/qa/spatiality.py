@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
+from marathon_pipeline.annotators.measured.captions import lasting_relations
 from marathon_pipeline.annotators.measured.qa.material import Item, Material, around, subject_facts
 from marathon_pipeline.annotators.measured.story import MOST_MOVEMENT
 from marathon_pipeline.annotators.measured.words import PLACES, about, sentence
 from marathon_pipeline.records import Fact, Span
 
-_KEPT = 4.0  # seconds that a relation lasts for it to be asked about
 _SIDES = ("left", "right", "top", "bottom")
 _SIDES_OF = {"left of": ("left of it", "right of it"), "above": ("above it", "below it")}
 
@@ -31,7 +31,7 @@ def spatial_perception(material: Material) -> Iterator[Item]:
             right = MOST_MOVEMENT[fact.value]
             others = (*(side for side in MOST_MOVEMENT.values() if side != right), "evenly all over")
             yield Item(question, right, others, (_cut(fact),), "movement", sentence(f"most of it is {right}"))
-    for fact in _lasting_relations(material):
+    for fact in lasting_relations(material.timeline):
         for who, whom, side in zip(
             (fact.subject, fact.other), (fact.other, fact.subject), _SIDES_OF[fact.value], strict=True
         ):
@@ -39,19 +39,6 @@ def spatial_perception(material: Material) -> Iterator[Item]:
             full = sentence(f"the {who} is {side.removesuffix(' it')} the {whom}")
             others = tuple(said for pair in _SIDES_OF.values() for said in pair if said != side)
             yield Item(question, side, others, (_cut(fact),), who, full)
-
-
-def _lasting_relations(material: Material) -> Iterator[Fact]:
-    """How two known things lie to each other, where that is the same whenever both are at rest: its longest time."""
-    pairs: dict[frozenset[str], list[Fact]] = {}
-    for fact in subject_facts(material.timeline, "beside"):
-        if material.timeline.subject(fact.other):
-            pairs.setdefault(frozenset((fact.subject, fact.other)), []).append(fact)
-    for facts in pairs.values():
-        longest = max(facts, key=lambda fact: fact.end - fact.start)
-        alike = len({(fact.subject, fact.value) for fact in facts}) == 1
-        if alike and longest.value != "askew" and longest.end - longest.start >= _KEPT:
-            yield longest
 
 
 def spatial_reasoning(material: Material) -> Iterator[Item]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import combinations, pairwise
 
+from marathon_pipeline.annotators.measured.overlaps import Overlaps
 from marathon_pipeline.annotators.measured.qa.material import CLEAR, NEAR, Item, Material, around, orders
 from marathon_pipeline.annotators.measured.story import Happening
 from marathon_pipeline.annotators.measured.words import duration, factors_apart, ordinal, sentence
@@ -54,7 +55,7 @@ def duration_perception(material: Material) -> Iterator[Item]:
     calm = [
         fact for fact in material.timeline.of_kind("activity") if fact.value == "calm" and fact.end - fact.start >= NEAR
     ]
-    if len(calm) == 1 and not any(low < calm[0].end and high > calm[0].start for _, low, high in material.true):
+    if len(calm) == 1 and not material.true_at.any(calm[0].start, calm[0].end):
         span = Span(start=calm[0].start, end=calm[0].end)
         yield _lasting(material, "stays calm", "does the picture stay calm at a stretch", "the picture", span)
     for one in material.deeds:
@@ -176,16 +177,11 @@ def _apart(story: list[Happening]) -> list[tuple[Happening, Happening, Happening
 
 def _neighbours(material: Material) -> Iterator[tuple[Happening, Happening]]:
     """Two happenings in a row, clearly one after the other, with nothing else near the second one."""
-    story = material.story
-    for index, (before, after) in enumerate(pairwise(story)):
-        rest = [
-            one
-            for one in story[:index] + story[index + 2 :]
-            if one.end > before.at - CLEAR and one.start < after.at + CLEAR
-        ]
+    near = Overlaps(material.story)
+    for before, after in pairwise(material.story):
         if (
             after.start - before.end >= CLEAR
-            and not rest
+            and all(one in (before, after) for one in near.within(before.at - CLEAR, after.at + CLEAR))
             and before.told != after.told
             and material.timeline.accounted(before.start, after.end)
         ):
