@@ -157,7 +157,7 @@ def is_kind(process: psutil.Process, kind: str) -> bool:
     try:
         if kind == "worker":
             return process.cmdline()[0].startswith(_WORKERS)
-        return process.name().startswith("ffmpeg") and "-version" not in process.cmdline()
+        return process.name().startswith("ffmpeg") and "-i" in process.cmdline()  # not one that is only looked for
     except (psutil.Error, IndexError):
         return False
 

@@ -381,9 +381,7 @@ def _not_started(address: str, error: Exception) -> str:
     why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     if address == "local":
         return f"Ray did not start ({why}); is the machine out of memory, or overloaded? Run the same command again"
-    return (
-        f"run.ray_address {address}: no Ray cluster answers ({why}); start it, or correct the address"
-    )
+    return f"run.ray_address {address}: no Ray cluster answers ({why}); start it, or correct the address"
 
 
 @contextmanager
