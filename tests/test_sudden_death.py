@@ -59,6 +59,13 @@ def below(process: Running, kind: str) -> list[psutil.Process]:
     return [each for each in psutil.Process(process.pid).children(recursive=True) if is_kind(each, kind)]
 
 
+def line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def until(holds: Callable[[], object], process: Running) -> None:
     while not holds():
         assert process.poll() is None, f"the run ended before it could be disturbed: {process.communicate()}"
@@ -129,6 +136,17 @@ def test_sigterm_to_every_process_of_a_run_lets_the_work_in_flight_end_and_fails
     begun("run", "job.yaml")
     assert published(begun.folder) == published(done)
     assert done_twice(begun.folder) == []
+
+
+def test_a_worker_that_dies_as_it_starts_does_not_hold_up_the_run(begun: Command) -> None:
+    def starting() -> list[psutil.Process]:
+        return [each for each in psutil.Process(process.pid).children(recursive=True) if "default_worker" in line(each)]
+
+    process = begun.start("run", "job.yaml")
+    until(starting, process)
+    kill(starting())
+    out, err = process.communicate(timeout=150)
+    assert process.returncode == 0, out + err
 
 
 def test_a_video_that_kills_its_worker_each_time_fails_alone_and_is_tried_by_one_later_run(
