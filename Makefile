@@ -35,7 +35,7 @@ check: .venv/installed-dev  ## lint, types, import directions
 truth: .venv/installed-dev  ## score all that the offline annotator can say of videos of fresh seeds, against their scripts
 	PYTHONPATH=tests $(BIN)/python -m truth.run $(FIRST_SEED)
 
-chaos: .venv/installed-dev  ## kill -9 the command, its workers and its ffmpegs at random moments, thirty times
+chaos: .venv/installed-dev  ## thirty runs, each with a kill -9 of the command, of a worker and of an ffmpeg at random moments
 	$(BIN)/python tests/chaos.py --runs $(or $(RUNS),30)
 
 bench: .venv/installed-dev  ## measure speed and memory, REAL=film.mp4 on it too: an hour or more, docs/performance.md

@@ -44,7 +44,11 @@ class Command:
     def __call__(self, *arguments: object, code: int = 0) -> str:
         """Run it to its end; returns what it printed on stdout, on stderr where it was to fail by bad input."""
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=200)
+        try:
+            out, err = process.communicate(timeout=200)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
         assert "Traceback" not in out + err, err
         assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
         return err if code == 2 else out

@@ -146,6 +146,18 @@ def test_a_second_run_on_a_dataset_is_refused(marathon: Command, small_video: Pa
     assert first.returncode == 0
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "nonsense"])
+def test_a_ray_cluster_that_is_not_there_is_said_in_one_line(
+    marathon: Command, small_video: Path, address: str
+) -> None:
+    (marathon.folder / "job.yaml").write_text(
+        f"dataset: out\ninputs: [{small_video}]\nrun: {{ray_address: {address}}}\n"
+    )
+    said = marathon("run", "job.yaml", code=2)
+    assert len(said.splitlines()) == 1 and f"run.ray_address {address}: no Ray cluster answers" in said
+    assert "start it, or correct the address" in said and "defect" not in said
+
+
 def test_a_run_on_a_terminal_is_not_stopped_by_it(marathon: Command, small_video: Path) -> None:
     (marathon.folder / "job.yaml").write_text(JOB)
     manifest(marathon.folder, {"path": str(small_video)})

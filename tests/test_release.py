@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from marathon_pipeline.dataset.dataset import Dataset, media_key
 from marathon_pipeline.dataset.removals import Removal
-from marathon_pipeline.errors import UserError
+from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.records import (
     Binding,
@@ -26,6 +26,7 @@ from marathon_pipeline.records import (
     Event,
     Outcome,
     QAPair,
+    Record,
     Source,
     Span,
     Summary,
@@ -236,6 +237,33 @@ def test_release_json_lists_every_file_and_says_nothing_of_clocks_hosts_or_paths
     assert listed["templates"]["tasks"]["temporal_order"] == TAXONOMY.tasks["temporal_order"].rendered_rules()
     for path in folder.rglob("*"):
         assert path.is_dir() or (dataset.url.encode() not in path.read_bytes() and b"/secret" not in path.read_bytes())
+
+
+@pytest.mark.parametrize("left", [0, 500])
+def test_a_proxy_that_was_cut_off_is_named_and_enters_no_release(dataset: Dataset, proxy: bytes, left: int) -> None:
+    dataset.storage.write(key := media_key("proxies", video_of(SOURCES[0]), ".mp4"), proxy[:left])
+    with pytest.raises(UserError, match=rf"{re.escape(key)} is damaged; .* --force --video {video_of(SOURCES[0])}"):
+        release(dataset, "one")
+    dataset.storage.write(key, proxy)
+    release(dataset, "one")
+
+
+def test_a_media_shard_that_was_cut_off_is_written_anew(dataset: Dataset) -> None:
+    release(dataset, "one")
+    name = next(key for key in dataset.storage.keys("media/v1") if key.endswith(".tar"))
+    whole = dataset.storage.read(name)
+    dataset.storage.write(name, whole[:100])
+    release(dataset, "two")
+    assert dataset.storage.read(name.replace("/v1/", "/v2/")) == whole
+
+
+@pytest.mark.parametrize("record", [Video, ClipCaption, Event, Summary, QAPair, Verdict])
+def test_a_table_file_that_is_gone_is_named_and_not_released_without(dataset: Dataset, record: type[Record]) -> None:
+    owner = SOURCES[0].source_id if record is Video else video_of(SOURCES[0])
+    dataset.tables.remove(record, owner)
+    missing = rf"{re.escape(dataset.tables.key(record, owner))} is missing: .* --force --video {owner}"
+    with pytest.raises(Failed, match=missing):
+        release(dataset, "one")
 
 
 def test_the_same_rows_give_the_same_bytes_in_another_place(tmp_path: Path, proxy: bytes) -> None:

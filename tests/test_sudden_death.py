@@ -16,6 +16,8 @@ import pytest
 from chaos import done_twice, is_kind, published
 from conftest import Command
 
+from marathon_pipeline.ffmpeg import ffmpeg_binary
+
 pytestmark = pytest.mark.slow  # each starts and stops several runs
 
 JOB = """
@@ -55,6 +57,13 @@ def copied(done: Path, tmp_path: Path) -> Command:
 
 def below(process: Running, kind: str) -> list[psutil.Process]:
     return [each for each in psutil.Process(process.pid).children(recursive=True) if is_kind(each, kind)]
+
+
+def line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def until(holds: Callable[[], object], process: Running) -> None:
@@ -108,6 +117,63 @@ def test_a_run_that_is_stopped_in_every_way_and_loses_a_worker_gives_the_same_re
     assert process.returncode == 0, out + err
     assert published(begun.folder) == published(done)
     assert done_twice(begun.folder) == []
+
+
+def test_sigterm_to_every_process_of_a_run_lets_the_work_in_flight_end_and_fails_no_video(
+    done: Path, begun: Command
+) -> None:
+    for whom in ("its group", "all below it"):  # `kill -TERM -GROUP`; systemd and Slurm, which also reach the workers
+        process = in_a_terminal(begun.folder)
+        until(lambda process=process: below(process, "ffmpeg"), process)
+        for each in psutil.Process(process.pid).children(recursive=True) if whom == "all below it" else ():
+            with suppress(psutil.NoSuchProcess):
+                each.terminate()
+        os.killpg(process.pid, signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 3, (whom, out, err)
+        assert "failed" not in out and len(err.splitlines()) == 1
+        assert err.startswith("marathon: stopped with work left; run the same command again")
+    begun("run", "job.yaml")
+    assert published(begun.folder) == published(done)
+    assert done_twice(begun.folder) == []
+
+
+def test_a_worker_that_dies_as_it_starts_does_not_hold_up_the_run(begun: Command) -> None:
+    def starting() -> list[psutil.Process]:
+        return [each for each in psutil.Process(process.pid).children(recursive=True) if "default_worker" in line(each)]
+
+    process = begun.start("run", "job.yaml")
+    until(starting, process)
+    kill(starting())
+    out, err = process.communicate(timeout=150)
+    assert process.returncode == 0, out + err
+
+
+def test_a_video_that_kills_its_worker_each_time_fails_alone_and_is_tried_by_one_later_run(
+    done: Path, begun: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = begun.folder / "bin/ffmpeg"
+    decoder.parent.mkdir()
+    decoder.write_text(f"""#!/bin/sh
+case "$*" in *synthetic_3_001*) echo >> {begun.folder}/deaths; kill -KILL $PPID; exit 1 ;; esac
+exec {ffmpeg_binary()} "$@"
+""")
+    decoder.chmod(0o755)
+    deaths = begun.folder / "deaths"
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{decoder.parent}:{os.environ['PATH']}")
+        for total in (2, 4):
+            out = begun("run", "job.yaml", code=1)
+            assert "3 ok  1 failed (worker_died 1)" in out and "its worker died twice" in out
+            assert len(deaths.read_text().splitlines()) == total
+        assert "unchanged" in begun("run", "job.yaml")  # and no third time
+        assert len(deaths.read_text().splitlines()) == 4
+    begun("run", "job.yaml", "--retry-failed", "worker_died")
+    last = {path.removeprefix("out/releases/test-2/"): hash for path, hash in published(begun.folder).items()}
+    whole = {path.removeprefix("out/releases/test-1/"): hash for path, hash in published(done).items()}
+    assert {path: last[path] for path in whole if path.startswith("qa/")} == {
+        path: hash for path, hash in whole.items() if path.startswith("qa/")
+    }
 
 
 def test_a_full_disk_fails_nothing_for_good_and_a_later_run_gives_the_same_release(done: Path, begun: Command) -> None:

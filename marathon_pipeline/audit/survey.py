@@ -89,8 +89,10 @@ class _Count:
         tables, ledger = self._dataset.tables, self._dataset.ledger
         segment, events = ledger.get("segment", video_id), ledger.get("caption_events", video_id)
         seconds = segment.video_seconds if segment else 0.0
-        verdicts = {verdict.qa_id: verdict for verdict in tables.read(Verdict, video_id) if verdict.task in tasks}
-        pairs = [pair for pair in tables.read(QAPair, video_id) if pair.task in tasks]
+        verdicts = {
+            verdict.qa_id: verdict for verdict in tables.read_written(Verdict, video_id) if verdict.task in tasks
+        }
+        pairs = [pair for pair in tables.read_written(QAPair, video_id) if pair.task in tasks]
         name = self._data_source.get(source_id, "")
         self.sources.add(source_id)
         self.videos[name] += 1

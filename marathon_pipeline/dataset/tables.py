@@ -30,11 +30,20 @@ class Tables:
 
     def read(self, record: type[R], owner: str) -> list[R]:
         """An owner's rows; none where there is no file. Raises Failed `table_damaged`."""
+        try:
+            return self.read_written(record, owner)
+        except Failed as failure:
+            if failure.reason == "table_missing":
+                return []
+            raise
+
+    def read_written(self, record: type[R], owner: str) -> list[R]:
+        """An owner's rows where the ledger says that they were written. Raises Failed, also `table_missing`."""
         key = self.key(record, owner)
         try:
             return parquet.decode(record, self.storage.read(key))
         except FileNotFoundError:
-            return []
+            raise Failed("table_missing", f"{key} is missing: run the job again with --force --video {owner}") from None
         except parquet.Damaged as error:
             raise Failed(
                 "table_damaged", f"{key} is damaged ({error}): run the job again with --force --video {owner}"

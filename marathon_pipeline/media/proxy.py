@@ -8,6 +8,18 @@ from numpy.typing import NDArray
 from marathon_pipeline.errors import Failed
 
 
+def is_whole(data: bytes) -> bool:
+    """Whether the boxes of an MP4 are all there, to its last byte: a file that was cut off, or is empty, is none."""
+    at, kinds = 0, set()
+    while 0 <= at < len(data):
+        size, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        if size == 1:  # the box is large, and tells its size behind its name
+            size = int.from_bytes(data[at + 8 : at + 16])
+        kinds.add(kind)
+        at = at + size if size >= 8 else -1
+    return at == len(data) and {b"moov", b"mdat"} <= kinds
+
+
 def proxy_frame(path: Path, second: int) -> NDArray[np.uint8]:
     """The frame of one second of a proxy, (height, width, 3) uint8 RGB. Raises Failed(`no_frames`) behind its end."""
     import av

@@ -3,6 +3,7 @@
 import heapq
 import logging
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +12,11 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+import psutil
+
 from marathon_pipeline.dataset.dataset import Dataset, original_key
 from marathon_pipeline.dataset.lease import Lease
+from marathon_pipeline.errors import UserError
 from marathon_pipeline.pipeline.plan import Planner, Selection, Work
 from marathon_pipeline.pipeline.purge import Purged, holds_removed, remove
 from marathon_pipeline.pipeline.settings import RunSettings
@@ -23,6 +27,9 @@ from marathon_pipeline.stages.stage import Stage
 _FLUSH_SECONDS = 1.0
 _OBJECT_STORE_BYTES = 128 * 2**20  # only ids and outcomes cross it; by default Ray takes a third of the memory
 _LIVES = 2  # a video that kills two workers or decoders is a failure, not an endless retry
+_STOPPING = (signal.SIGTERM,)  # Ray keeps SIGINT from its processes by itself
+_RAY_CORE = ("raylet", "gcs_server")
+_REACH_SECONDS = 10.0
 _KILLED = ("worker_died", "decoder_killed")  # by somebody else, such as the out-of-memory killer: tried once more
 
 
@@ -193,7 +200,9 @@ class _Loop:
                 except ray.exceptions.RayError as error:
                     outcomes = _died(work, error)
                 killed = any(o.reason in _KILLED for o in outcomes) and work.source_id not in self.gone
-                if killed and lives > 1 and not self.stop.is_set():
+                if killed and self.stop.is_set():  # by what stopped the run, perhaps: the next run does it
+                    self.push(work)
+                elif killed and lives > 1:
                     submit(work, lives - 1)
                 else:
                     self.commit(work, outcomes)
@@ -313,21 +322,66 @@ def _ray(settings: RunSettings) -> Iterator[None]:
     import ray
 
     local = settings.ray_address == "local"
-    own = signal.getsignal(signal.SIGTERM)
-    ray.init(
-        address=settings.ray_address,
-        num_cpus=settings.workers if local else None,
-        include_dashboard=False if local else None,
-        object_store_memory=_OBJECT_STORE_BYTES if local else None,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, own)  # Ray puts one there that ends the process at once
+    own = {number: signal.getsignal(number) for number in _STOPPING}
+    others = {child.pid for child in psutil.Process().children()}
+    if not local:
+        _reach(settings.ray_address)
+    try:
+        with _blocked(_STOPPING if local else ()):
+            try:
+                ray.init(
+                    address=settings.ray_address,
+                    num_cpus=settings.workers if local else None,
+                    include_dashboard=False if local else None,
+                    object_store_memory=_OBJECT_STORE_BYTES if local else None,
+                    # With them it waits for its first workers; of one that dies meanwhile it never hears, and waits on.
+                    _system_config={"prestart_worker_first_driver": False} if local else None,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+            except Exception as error:  # Ray raises a bare one where its start takes too long
+                raise UserError(_not_started(settings.ray_address, error)) from None
+            finally:
+                if threading.current_thread() is threading.main_thread():
+                    for number, handler in own.items():
+                        signal.signal(number, handler)  # Ray puts one there that ends the process at once
+        yield
+    finally:
+        for child in psutil.Process().children() if local else ():
+            if child.pid not in others and child.name() not in _RAY_CORE:
+                child.kill()  # Ray asks each of its helpers to end, and they do not hear it: a second for each
+        ray.shutdown()
+
+
+@contextmanager
+def _blocked(numbers: Sequence[signal.Signals]) -> Iterator[None]:
+    """Signals that what is started meanwhile, and what that starts, never gets.
+
+    A service manager, Slurm or `kill -TERM -GROUP` sends them to every process. Ray's would end at once, and with them
+    the work that the driver wants to see to its end.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:
-        ray.shutdown()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _reach(address: str) -> None:
+    """Raises UserError where nothing listens: Ray itself would try for five minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(_not_started(address, error)) from None
+
+
+def _not_started(address: str, error: Exception) -> str:
+    why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    if address == "local":
+        return f"Ray did not start ({why}); is the machine out of memory, or overloaded? Run the same command again"
+    return f"run.ray_address {address}: no Ray cluster answers ({why}); start it, or correct the address"
 
 
 @contextmanager
@@ -342,7 +396,7 @@ def _drain_on_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(each, handler)
 
     before: dict[signal.Signals, Any] = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, *_STOPPING):
         before[number] = signal.signal(number, first)
     try:
         yield

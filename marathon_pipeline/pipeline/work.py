@@ -49,8 +49,8 @@ def _read(stage: Stage, dataset: Dataset, order: Order) -> Given:
         if record is Source:
             return [order.source] if order.source else []
         if record is Video:
-            return [v for v in dataset.tables.read(Video, order.source_id) if v.video_id == order.owner]
-        return dataset.tables.read(record, order.owner)
+            return [v for v in dataset.tables.read_written(Video, order.source_id) if v.video_id == order.owner]
+        return dataset.tables.read_written(record, order.owner)
 
     return Given({record: rows(record) for record in stage.reads})
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from marathon_pipeline.dataset.dataset import Dataset, media_key
 from marathon_pipeline.errors import UserError
+from marathon_pipeline.media.proxy import is_whole
 from marathon_pipeline.records import Split
 from marathon_pipeline.release.files import Folder, Tar, intact
 from marathon_pipeline.release.plan import SPLITS, Placed, media_shards
@@ -45,12 +46,14 @@ def write_media(
 ) -> MediaVersion:
     """The version of the media shards that holds just these videos: one that is there, or a new one.
 
-    progress: called with the number of videos done. Raises UserError where a video has no proxy.
+    progress: called with the number of videos done. Raises UserError where a video has no whole proxy.
     """
     wanted = media_shards(dataset, placed, settings)
     versions = _versions(dataset)
     for version in reversed(versions):
-        if {shard.fingerprint for shard in version.shards.values()} == {fingerprint for fingerprint, _ in wanted}:
+        same = {shard.fingerprint for shard in version.shards.values()} == {fingerprint for fingerprint, _ in wanted}
+        where = f"{_ROOT}/{version.version}"
+        if same and all(intact(dataset.storage, f"{where}/{name}", shard) for name, shard in version.shards.items()):
             progress(len(placed))
             return version
     number = int(versions[-1].version[1:]) + 1 if versions else 1
@@ -86,12 +89,14 @@ def _write_shard(folder: Folder, name: str, videos: list[Placed], row_of: Callab
     for video in videos:
         key = media_key("proxies", video.video_id, ".mp4")
         try:
-            proxy = folder.storage.read(key)
+            proxy, fault = folder.storage.read(key), "damaged"
         except FileNotFoundError:
+            proxy, fault = b"", "missing"
+        if not is_whole(proxy):
             raise UserError(
-                f"{folder.storage.url}/{key} is missing; run the job again with --force for video {video.video_id}, "
+                f"{folder.storage.url}/{key} is {fault}; run the job again with --force --video {video.video_id}, "
                 "or release with `media: false`"
-            ) from None
+            )
         tar.write(video.video_id, mp4=proxy, json=row_of(video).model_dump_json().encode())
     tar.close()
 

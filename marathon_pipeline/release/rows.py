@@ -124,12 +124,12 @@ def caption_rows(tables: Tables, video: VideoRow) -> Iterator[CaptionRow]:
         return CaptionRow.model_validate(of_video | own | _written_by(binding))
 
     fields = {"start", "end", "temporality", "spatiality", "object", "action", "scene"}
-    for clip in tables.read(ClipCaption, video.video_id):
+    for clip in tables.read_written(ClipCaption, video.video_id):
         yield row("clip", clip.clip_id, clip.summary, clip.binding, **clip.model_dump(include=fields))
-    for event in tables.read(Event, video.video_id):
+    for event in tables.read_written(Event, video.video_id):
         times = event.model_dump(include={"start", "end", "title"})
         yield row("event", event.event_id, event.caption, event.binding, **times)
-    for summary in tables.read(Summary, video.video_id):
+    for summary in tables.read_written(Summary, video.video_id):
         yield row("global", video.video_id, summary.text, summary.binding, start=0.0, end=video.end - video.start)
 
 

@@ -175,8 +175,8 @@ class _Writer:
                 if captions:
                     captions.add(tables, row)
                 if wanted := [qa[task] for task in place.tasks if task in qa]:
-                    pairs = tables.read(QAPair, place.video_id)
-                    verdicts = {verdict.qa_id: verdict for verdict in tables.read(Verdict, place.video_id)}
+                    pairs = tables.read_written(QAPair, place.video_id)
+                    verdicts = {verdict.qa_id: verdict for verdict in tables.read_written(Verdict, place.video_id)}
                     for writer in wanted:
                         writer.add(place, row, pairs, verdicts)
                 self._progress("qa", done, len(self._placed))
@@ -193,7 +193,7 @@ class _Writer:
         )
 
     def _row_of(self, place: Placed) -> VideoRow:
-        for video in self._dataset.tables.read(Video, place.source.source_id):
+        for video in self._dataset.tables.read_written(Video, place.source.source_id):
             if video.video_id == place.video_id:
                 return video_row(video, place.source, place.split)
         raise UserError(
