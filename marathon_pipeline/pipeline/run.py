@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -348,8 +348,9 @@ def _ray(settings: RunSettings) -> Iterator[None]:
         yield
     finally:
         for child in psutil.Process().children() if local else ():
-            if child.pid not in others and child.name() not in _RAY_CORE:
-                child.kill()  # Ray asks each of its helpers to end, and they do not hear it: a second for each
+            with suppress(psutil.NoSuchProcess):
+                if child.pid not in others and child.name() not in _RAY_CORE:
+                    child.kill()  # Ray asks each of its helpers to end, and they do not hear it: a second for each
         ray.shutdown()
 
 
