@@ -97,9 +97,7 @@ def _hsv(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
 def _shape(region: NDArray[np.uint8], cut: bool) -> Shape | None:
     """The outline of a region, `thing` where none is clear or the picture cuts it off; None where it is not compact."""
     scale = max(1, math.ceil(64 / max(region.shape)))  # pixels are squares: enlarged, their corners count
-    large = cv2.copyMakeBorder(
-        np.kron(region, np.ones((scale, scale), np.uint8)) if scale > 1 else region, 1, 1, 1, 1, cv2.BORDER_CONSTANT
-    )
+    large = cv2.copyMakeBorder(region.repeat(scale, axis=0).repeat(scale, axis=1), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
     contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     outline = max(contours, key=cv2.contourArea)
     hull = cv2.convexHull(outline)

@@ -36,6 +36,7 @@ _PIECE = 120.0  # seconds
 _B_FRAMES = ("-c:v", "libx264", "-preset", "veryfast", "-bf", "3", "-b:v", "2M")
 _CODECS: dict[str, tuple[str, ...]] = {  # the same pictures, with and without frames that nothing refers to
     "h264 with B-frames": _B_FRAMES,
+    "vp9": ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-row-mt", "1", "-b:v", "2M"),
     "h264 without B-frames": ("-c:v", "libx264", "-preset", "veryfast", "-bf", "0", "-b:v", "2M"),
     "mpeg4": ("-c:v", "mpeg4", "-bf", "0", "-b:v", "4M"),
 }
@@ -65,27 +66,28 @@ def main() -> None:
     options.add_argument("--minutes", type=float, default=10.0)
     options.add_argument("--runs", type=int, default=3)
     options.add_argument("--long-minutes", type=float, default=60.0, help="0 leaves the comparison of memory out")
-    options.add_argument("--real", type=Path, help="a real video, enlarged to 720p, as one more source")
+    options.add_argument("--real", type=Path, help="a real video: what is measured is made of it, enlarged to 720p")
     options.add_argument("--only", default="", help="the codecs whose name begins so")
     chosen = options.parse_args()
     MEDIA.mkdir(parents=True, exist_ok=True)
-    chosen_codecs = [item for item in _CODECS.items() if item[0].startswith(chosen.only)]
-    films = {name: _repeated(_film(name, codec), chosen.minutes) for name, codec in chosen_codecs}
+    pictures = _enlarged(chosen.real, _PIECE / 60) if chosen.real else _pictures()
+    codecs = {name: codec for name, codec in _CODECS.items() if name.startswith(chosen.only)}
+    films = {name: _repeated(_film(pictures, name, codec), chosen.minutes) for name, codec in codecs.items()}
     if chosen.real:
-        films["h264 with B-frames, real"] = _repeated(_enlarged(chosen.real, chosen.minutes), chosen.minutes)
+        films["h264 with B-frames"] = _enlarged(chosen.real, chosen.minutes)
     rows = [_cost(name, film, chosen.runs) for name, film in films.items()]
     table("CPU seconds: the whole stage beside `ffmpeg -threads 1 -i FILE -f null -`", rows)
-    b_frames = _film(*next(iter(_CODECS.items())))
-    shots = _shots("made", b_frames, _known_cuts())
+    shots = _shots("made", _film(_pictures(), "h264 with B-frames", _B_FRAMES), _known_cuts())
     if chosen.real:
-        shots += _shots("real", films["h264 with B-frames, real"], [])
+        shots += _shots("real", films["h264 with B-frames"], [])
     table(f"Shots within {TOLERANCE} s", shots)
     proxies = [_proxy(name, film) for name, film in films.items() if "B-frames" in name]
     table("Proxy beside the source scaled, the same instants", proxies)
     found: dict[str, Any] = {"minutes": chosen.minutes, "cpu": rows, "shots": shots, "proxy": proxies}
     if chosen.long_minutes:
         found["memory"] = [
-            _memory(minutes, _repeated(b_frames, minutes)) for minutes in (chosen.minutes, chosen.long_minutes)
+            _memory(minutes, _repeated(films["h264 with B-frames"], minutes))
+            for minutes in (chosen.minutes, chosen.long_minutes)
         ]
         table("Peak memory, MB", found["memory"])
     save("segment", found)
@@ -106,11 +108,11 @@ def _known_cuts() -> list[float]:
     return [round(end, 1) for end in accumulate(_lengths())][:-1]
 
 
-def _film(name: str, codec: tuple[str, ...]) -> Path:
+def _film(pictures: Path, name: str, codec: tuple[str, ...]) -> Path:
     """A piece of two minutes in one codec; films repeat it, as encoding costs more than all that is measured."""
-    path = MEDIA / f"{name.replace(' ', '_')}.mp4"
+    path = MEDIA / f"{pictures.stem}-{name.replace(' ', '_')}.mp4"
     if not path.exists():
-        _ffmpeg("-i", _pictures(), "-an", *codec, "-g", "250", path)
+        _ffmpeg("-i", pictures, "-an", *codec, "-g", "250", path)
     return path
 
 
