@@ -16,6 +16,8 @@ from obstore.store import LocalStore, from_url
 from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.records import digest
 
+_PIECES_AT_ONCE = 3  # of 5 MB each, of a file that is written: what an hour-long proxy takes in memory
+
 
 class Storage:
     """Keys and bytes under one root. Pickles as its URL, so that a worker opens its own connection."""
@@ -47,7 +49,7 @@ class Storage:
 
     def write_file(self, key: str, path: Path) -> None:
         with _errors(f"{self.url}/{key}", "written"):
-            obstore.put(self._store, key, path)
+            obstore.put(self._store, key, path, max_concurrency=_PIECES_AT_ONCE)
 
     def create(self, key: str, data: bytes) -> bool:
         """Write only where nothing is: False if the key was there already."""
