@@ -31,19 +31,22 @@ class Tables:
     def read(self, record: type[R], owner: str) -> list[R]:
         """An owner's rows; none where there is no file. Raises Failed `table_damaged`."""
         try:
-            return self.read_written(record, owner)
-        except Failed as failure:
-            if failure.reason == "table_missing":
-                return []
-            raise
+            return self._rows(record, owner)
+        except FileNotFoundError:
+            return []
 
     def read_written(self, record: type[R], owner: str) -> list[R]:
         """An owner's rows where the ledger says that they were written. Raises Failed, also `table_missing`."""
+        try:
+            return self._rows(record, owner)
+        except FileNotFoundError:
+            key = self.key(record, owner)
+            raise Failed("table_missing", f"{key} is missing: run the job again with --force --video {owner}") from None
+
+    def _rows(self, record: type[R], owner: str) -> list[R]:
         key = self.key(record, owner)
         try:
             return parquet.decode(record, self.storage.read(key))
-        except FileNotFoundError:
-            raise Failed("table_missing", f"{key} is missing: run the job again with --force --video {owner}") from None
         except parquet.Damaged as error:
             raise Failed(
                 "table_damaged", f"{key} is damaged ({error}): run the job again with --force --video {owner}"
