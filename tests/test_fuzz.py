@@ -120,7 +120,7 @@ def test_mutated_jobs_are_a_user_error_of_one_line(which: int, changes: Edits) -
         one_line(error)
 
 
-@settings(max_examples=max(10, MUCH // 4))
+@settings(max_examples=MUCH)
 @given(which=st.integers(0, 30), changes=edits)
 def test_mutated_templates_are_problems_of_one_line(
     which: int, changes: Edits, tmp_path_factory: pytest.TempPathFactory
