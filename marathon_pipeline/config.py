@@ -1,17 +1,21 @@
 """A job: one YAML file, one run. Composed of the settings that live in their own rooms."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from marathon_pipeline.annotators.served.settings import ModelSettings
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.pipeline.settings import RunSettings
-from marathon_pipeline.pipeline.stage_list import StageSettings
+from marathon_pipeline.pipeline.stage_list import ANNOTATED, StageSettings
 from marathon_pipeline.release.settings import ReleaseSettings
 from marathon_pipeline.shipped import shipped
 from marathon_pipeline.taxonomy import TASK_IDS
+
+MEASURED = "measured"
 
 
 class _Loader(yaml.SafeLoader):
@@ -36,6 +40,15 @@ class SyntheticSettings(_Strict):
     seed: int = 0
 
 
+class AnnotatorSettings(_Strict):
+    """Who writes in each stage: `measured`, or one of the job's `models`."""
+
+    caption_clips: str = MEASURED
+    caption_events: str = MEASURED
+    summarize: str = MEASURED
+    qa: str = MEASURED
+
+
 class AuditSettings(_Strict):
     sample_per_task: int = Field(2, ge=0)  # QA shown with pictures for each task; more makes the page heavy
 
@@ -55,7 +68,8 @@ class JobConfig(StageSettings):
     synthetic: SyntheticSettings | None = None
     templates: Path | None = None  # a folder of task templates; none: the shipped ones
     tasks: tuple[str, ...] = TASK_IDS
-    annotator: Literal["measured"] = "measured"
+    models: Mapping[str, ModelSettings] = Field(default_factory=dict)  # served ones, by a name of the job's own
+    annotators: AnnotatorSettings = AnnotatorSettings()
     release: NamedRelease | None = None  # none: a run writes no release
     audit: AuditSettings | None = None  # none: a run writes no report
     run: RunSettings = RunSettings()
@@ -67,6 +81,21 @@ class JobConfig(StageSettings):
         if unknown:
             raise ValueError(f"`{unknown[0]}` is none of the 22 tasks (`marathon tasks` lists them)")
         return tuple(task for task in TASK_IDS if task in tasks)
+
+    @model_validator(mode="after")
+    def _names_its_annotators(self) -> Self:
+        above = ""
+        for stage in ANNOTATED:
+            name = getattr(self.annotators, stage)
+            if name != MEASURED and name not in self.models:
+                known = ", ".join([MEASURED, *self.models])
+                raise ValueError(f"annotators.{stage}: `{name}` is none of {known}; describe it under `models`")
+            if name == MEASURED and above:
+                raise ValueError(f"annotators.{stage}: measured reads measured facts, and {above} is served")
+            above = above or ("" if name == MEASURED or stage == "summarize" else stage)
+        if MEASURED in self.models:
+            raise ValueError(f"models: `{MEASURED}` is the name of the annotator that needs no model; take another one")
+        return self
 
     def stage_settings(self) -> StageSettings:
         return StageSettings(**{name: getattr(self, name) for name in StageSettings.model_fields})

@@ -19,6 +19,10 @@ class Filtered(Exception):
         self.rule, self.message = rule, message
 
 
+class Unfinished(Exception):
+    """Nothing went wrong, but a stage's work has to wait for a later run."""
+
+
 class Failed(Exception):
     """A stage could not do its work on this video.
 

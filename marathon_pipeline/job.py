@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from marathon_pipeline.annotators.measured.annotator import Measured
+from marathon_pipeline.annotators.served.annotator import Served
 from marathon_pipeline.audit.report import audit_is_current, write_audit
 from marathon_pipeline.audit.statistics import Statistics
 from marathon_pipeline.config import JobConfig, parse_job
@@ -187,7 +188,10 @@ def _rendered(config: JobConfig, console: Console) -> list[str]:
 
 
 def _stages(config: JobConfig, taxonomy: Taxonomy, storage: Storage) -> tuple[Stage, ...]:
-    return build_stages(config.stage_settings(), Measured(), taxonomy, config.tasks, storage)
+    measured = Measured()
+    served = {name: Served(settings, taxonomy) for name, settings in config.models.items()}
+    annotators = {stage: served.get(name, measured) for stage, name in config.annotators.model_dump().items()}
+    return build_stages(config.stage_settings(), annotators, taxonomy, config.tasks, storage)
 
 
 def _refuse_unknown(selection: Selection, sources: Mapping[str, Source], dataset: Dataset) -> None:

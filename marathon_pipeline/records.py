@@ -250,6 +250,18 @@ class Verdict(Record):
     evidence_seconds: float
 
 
+class Usage(Record):
+    """What a model was asked for a piece of work, from its first request on: repairs and earlier runs count."""
+
+    model: str
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt tokens, those that the server had computed before, where it says so
+    completion_tokens: int = 0
+    seconds: float = 0.0  # waited for answers
+    gpu_seconds: float = 0.0  # of the server, its time shared among the requests that it works on at once
+
+
 class Outcome(Record):
     """How one stage's work on one video ended; a line of the ledger. `part`: in `qa` and `verify` the task."""
 
@@ -267,6 +279,9 @@ class Outcome(Record):
     items: int = Field(default=0, ge=0)
     videos: tuple[str, ...] = ()  # in `download`: the ids of the videos that the source holds
     video_seconds: float = 0.0  # length of the video worked on, where the stage knows it
+    lost: dict[str, int] = {}  # what is missing from the rows written, by reason
+    usage: tuple[Usage, ...] = ()
+    rounds: tuple[int, int] = (0, 0)  # the first and the last time that served models were asked anew, see `Answers`
 
 
 R = TypeVar("R", bound=Record, covariant=True)

@@ -4,7 +4,8 @@ A file that a person got wrong becomes a `Problem` that says where and how to me
 """
 
 from collections.abc import Iterator, Mapping
-from functools import cache, cached_property
+from contextlib import contextmanager
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeVar
 
@@ -17,6 +18,7 @@ from marathon_pipeline.shipped import shipped
 from marathon_pipeline.template_files import Problem, broken, did_you_mean, explained, load_yaml, of_rule
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from jinja2.sandbox import SandboxedEnvironment
 
 CaptionField = Literal["temporality", "spatiality", "object", "action", "scene", "summary", "event", "global"]
@@ -75,6 +77,12 @@ CAPTION_VARIABLES: dict[CaptionName, frozenset[str]] = {
     "event": frozenset({"event", "before", "after", "captions"}),  # before, after: an event, or None
     "global": frozenset({"events"}),
 }
+# And to the texts of `qa/prompt.yaml`.
+QA_VARIABLES: dict[str, frozenset[str]] = {
+    "notes": frozenset({"seconds", "summary", "fields", "before", "captions", "after", "events"}),
+    "request": frozenset({"task", "format", "form", "count", "examples"}),
+}
+_QA_SYSTEM = {"rules": {"general": "Ask only what the notes say."}}
 
 
 class _Part(BaseModel):
@@ -215,11 +223,9 @@ class CaptionTemplate(_Template):
 
     @model_validator(mode="after")
     def _renders_its_examples(self) -> Self:
-        if unknown := sorted(set(self.variables) - CAPTION_VARIABLES[self.caption]):
-            known = ", ".join(sorted(CAPTION_VARIABLES[self.caption]))
-            raise broken("variables", f"`{unknown[0]}` is not given to this template", f"it is given: {known}")
-        self._rendered("system", self.variables)
-        self._rendered("prompt", self.variables)
+        _refuse_unknown("variables", self.variables, CAPTION_VARIABLES[self.caption])
+        for key in ("system", "prompt"):
+            _rendered(key, getattr(self, key), self.variables, self.variables)
         return self
 
     def rendered_rules(self) -> dict[str, object]:
@@ -227,33 +233,100 @@ class CaptionTemplate(_Template):
 
     def render(self, **values: object) -> tuple[str, str]:
         """The system text and the prompt for these values of the template's variables (`CAPTION_VARIABLES`)."""
-        try:
-            return self._rendered("system", values), self._rendered("prompt", values)
-        except PydanticCustomError as error:
-            place = f"caption template {self.caption}: {(error.context or {})['key']}"
-            raise UserError(f"{place}: {error.message()} (try `marathon tasks --check`)") from error
+        with _of_template(f"captions/{self.caption}.yaml"):
+            return (
+                _rendered("system", self.system, self.variables, values),
+                _rendered("prompt", self.prompt, self.variables, values),
+            )
 
-    def _rendered(self, key: str, values: Mapping[str, object]) -> str:
-        from jinja2 import TemplateSyntaxError, meta
 
-        source = str(getattr(self, key))
-        try:
-            known = {*self.variables, *_jinja().globals}
-            undeclared = sorted(meta.find_undeclared_variables(_jinja().parse(source)) - known)
-            if not undeclared:
-                return _jinja().from_string(source).render(**values)
-        except TemplateSyntaxError as error:
-            raise broken(key, f"line {error.lineno}: {error.message}", "see Jinja's syntax for templates") from error
-        except Exception as error:  # a template is a program: rendering it can raise anything
-            mend = "give each variable an example of the shape that the template uses"
-            raise broken(key, f"does not render: {type(error).__name__}: {error}", mend) from error
-        raise broken(key, f"uses `{undeclared[0]}`, which is no variable", "add it under `variables`, or correct it")
+class _QAVariables(_Part):
+    notes: dict[str, JsonValue]
+    request: dict[str, JsonValue]
+
+
+class QAPrompt(_Template):
+    """How the prompt for questions is put together, in Jinja2: what all tasks of a topic share stands in `notes`."""
+
+    variables: _QAVariables
+    system: str
+    notes: str
+    request: str
+    version: int = Field(ge=1)
+
+    @property
+    def id(self) -> str:
+        return "prompt"
+
+    @model_validator(mode="after")
+    def _renders_its_examples(self) -> Self:
+        for key in ("notes", "request"):
+            examples = getattr(self.variables, key)
+            _refuse_unknown(f"variables {key}", examples, QA_VARIABLES[key])
+            _rendered(key, getattr(self, key), examples, examples)
+        _rendered("system", self.system, _QA_SYSTEM, _QA_SYSTEM)
+        return self
+
+    def rendered_rules(self) -> dict[str, object]:
+        return self.model_dump(mode="json", exclude={"variables"})
+
+    def render_system(self, rules: Rules) -> str:
+        with _of_template("qa/prompt.yaml"):
+            return _rendered("system", self.system, _QA_SYSTEM, {"rules": rules})
+
+    def render_notes(self, **values: object) -> str:
+        with _of_template("qa/prompt.yaml"):
+            return _rendered("notes", self.notes, self.variables.notes, values)
+
+    def render_request(self, **values: object) -> str:
+        with _of_template("qa/prompt.yaml"):
+            return _rendered("request", self.request, self.variables.request, values)
+
+
+def _refuse_unknown(key: str, variables: Mapping[str, object], known: frozenset[str]) -> None:
+    if unknown := sorted(set(variables) - known):
+        given = ", ".join(sorted(known))
+        raise broken(key, f"`{unknown[0]}` is not given to this template", f"it is given: {given}")
+
+
+def _rendered(key: str, source: str, variables: Mapping[str, object], values: Mapping[str, object]) -> str:
+    """A text of a template for these values. `variables`: those that it declares."""
+    from jinja2 import TemplateSyntaxError
+
+    try:
+        template, used = _compiled(source)
+        if not (undeclared := sorted(used - variables.keys())):
+            return template.render(**values)
+    except TemplateSyntaxError as error:
+        raise broken(key, f"line {error.lineno}: {error.message}", "see Jinja's syntax for templates") from error
+    except Exception as error:  # a template is a program: rendering it can raise anything
+        mend = "give each variable an example of the shape that the template uses"
+        raise broken(key, f"does not render: {type(error).__name__}: {error}", mend) from error
+    raise broken(key, f"uses `{undeclared[0]}`, which is no variable", "add it under `variables`, or correct it")
+
+
+@lru_cache(128)
+def _compiled(source: str) -> "tuple[Template, set[str]]":
+    """A text compiled, and the variables that it uses."""
+    from jinja2 import meta
+
+    return _jinja().from_string(source), meta.find_undeclared_variables(_jinja().parse(source)) - {*_jinja().globals}
+
+
+@contextmanager
+def _of_template(file: str) -> Iterator[None]:
+    try:
+        yield
+    except PydanticCustomError as error:
+        key = (error.context or {})["key"]
+        raise UserError(f"{file}: {key}: {error.message()} (try `marathon tasks --check`)") from error
 
 
 class Taxonomy(_Part):
     """All templates, complete and checked. `tasks` and `captions`: by id, tasks in published order."""
 
     rules: Rules
+    prompt: QAPrompt
     tasks: dict[str, Task]
     captions: dict[CaptionName, CaptionTemplate]
 
@@ -267,7 +340,11 @@ class Taxonomy(_Part):
 
     def task_rules(self, task_id: str) -> dict[str, object]:
         """All of the templates that decides a task's questions, for fingerprints."""
-        return {"task": self.task(task_id).rendered_rules(), "rules": self.rules.rendered_rules()}
+        return {
+            "task": self.task(task_id).rendered_rules(),
+            "rules": self.rules.rendered_rules(),
+            "prompt": self.prompt.rendered_rules(),
+        }
 
 
 def load_taxonomy(folder: Path | None = None) -> Taxonomy:
@@ -310,11 +387,12 @@ def _read(folder: Path) -> tuple[Taxonomy | None, list[Problem]]:
 
     caption_files: dict[CaptionName, str] = {name: f"captions/{name}.yaml" for name in CAPTION_VARIABLES}
     task_files = {task: f"qa/{topic}/{task}.yaml" for task, (topic, _) in _PUBLISHED.items()}
-    strays = _strays(folder, {"qa/rules.yaml", *caption_files.values(), *task_files.values()})
+    strays = _strays(folder, {"qa/rules.yaml", "qa/prompt.yaml", *caption_files.values(), *task_files.values()})
     moved = {task for task, file in task_files.items() if task in strays and not (folder / file).exists()}
     problems.extend(strays.values())
 
     rules = read("qa/rules.yaml", Rules)
+    prompt = read("qa/prompt.yaml", QAPrompt)
     captions = {name: caption for name, file in caption_files.items() if (caption := read(file, CaptionTemplate))}
     tasks = {
         name: task for name, file in task_files.items() if name not in moved and (task := read(file, Task)) is not None
@@ -322,9 +400,9 @@ def _read(folder: Path) -> tuple[Taxonomy | None, list[Problem]]:
     if rules:
         for name, task in tasks.items():
             problems.extend(Problem(task_files[name], *words) for words in _forbidden_words(task, rules))
-    if rules is None or problems:
+    if rules is None or prompt is None or problems:
         return None, sorted(problems)
-    return Taxonomy(rules=rules, tasks=tasks, captions=captions), []
+    return Taxonomy(rules=rules, prompt=prompt, tasks=tasks, captions=captions), []
 
 
 def _strays(folder: Path, expected: set[str]) -> dict[str, Problem]:

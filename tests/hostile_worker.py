@@ -4,6 +4,7 @@ Takes each path as a manifest's row and through download and segment (the first 
 prints a line of JSON for each: the outcomes, and the peak memory so far of this process and of those it started.
 """
 
+import asyncio
 import json
 import resource
 import sys
@@ -27,7 +28,8 @@ def main() -> None:
     segment = Segment(settings.segment, dataset.storage)
 
     def work(stage: Stage, owner: str, source: Source) -> Outcome:
-        return carry_out(stage, dataset, Order(owner, source.source_id, {"": "f"}, {}, True, True, source))[0]
+        order = Order(owner, source.source_id, {"": "f"}, {}, True, True, source)
+        return asyncio.run(carry_out(stage, dataset, order))[0]
 
     def way(path: str) -> list[Outcome]:
         sources, problems = sources_of_inputs([path])

@@ -13,17 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from stage_rows import rows_of
 
 from marathon_pipeline.annotators.measured import Measured
 from marathon_pipeline.config import parse_job
 from marathon_pipeline.dataset import parquet
 from marathon_pipeline.dataset.storage import Storage
-from marathon_pipeline.errors import Filtered
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.media.probe import probe
-from marathon_pipeline.pipeline.stage_list import build_stages
+from marathon_pipeline.pipeline.stage_list import ANNOTATED, build_stages
 from marathon_pipeline.records import Clip, Record, Signals, Video, content_hash
-from marathon_pipeline.stages.stage import Given, Stage
+from marathon_pipeline.stages.stage import Stage
 from marathon_pipeline.synthetic.director import write_script
 from marathon_pipeline.synthetic.render import render
 from marathon_pipeline.taxonomy import TASK_IDS, load_taxonomy
@@ -33,18 +33,10 @@ JOB = parse_job("dataset: none\nsegment: {min_seconds: 0}\nevents: {min_events: 
 
 
 def stages(folder: Path) -> dict[str, Stage]:
-    built = build_stages(JOB.stage_settings(), Measured(), load_taxonomy(), TASK_IDS, Storage(str(folder)))
+    built = build_stages(
+        JOB.stage_settings(), dict.fromkeys(ANNOTATED, Measured()), load_taxonomy(), TASK_IDS, Storage(str(folder))
+    )
     return {stage.name: stage for stage in built}
-
-
-def written(stage: Stage, given: dict[type[Record], Sequence[Record]]) -> list[Record]:
-    rows: list[Record] = []
-    for part in stage.parts:
-        try:
-            rows += stage.run(Given({record: given[record] for record in stage.reads}).of_part(part), part)
-        except Filtered:
-            continue
-    return rows
 
 
 def version(stage: Stage) -> str:
@@ -71,7 +63,7 @@ def test_what_is_written_from_signals_changes_only_with_its_version(tmp_path: Pa
     }
     by_name = stages(tmp_path)
     for name in ("caption_clips", "caption_events", "summarize", "qa", "verify"):
-        rows = written(by_name[name], given)
+        rows = rows_of(by_name[name], given, Storage(str(tmp_path)))
         given[by_name[name].writes[-1]] = rows
         check(name, by_name[name], rows)
 
@@ -89,7 +81,7 @@ def test_what_is_measured_changes_only_with_its_version(tmp_path: Path) -> None:
         width=found.width, height=found.height, fps=found.fps, codec=found.codec,
     )  # fmt: skip
     stage = stages(tmp_path)["segment"]
-    rows = written(stage, {Video: [video]})
+    rows = rows_of(stage, {Video: [video]}, Storage(str(tmp_path)))
     if os.environ.get("MARATHON_WRITE_GOLDEN"):
         for record, name in ((Clip, "clips"), (Signals, "signals")):
             of_it = [row for row in rows if isinstance(row, record)]

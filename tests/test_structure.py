@@ -23,6 +23,7 @@ ROWS = (
     ("annotators",),
     ("media", "sources", "synthetic"),
     ("dataset",),
+    ("wording",),
     ("taxonomy",),
     ("template_files", "records", "ffmpeg"),
     ("errors", "shipped"),

@@ -175,7 +175,7 @@ def test_caption_templates_render_the_records_that_annotators_hold(taxonomy: Tax
 
 
 def test_a_caption_template_given_the_wrong_values_is_a_user_error(taxonomy: Taxonomy) -> None:
-    with pytest.raises(UserError, match=r"caption template global: prompt: .*title"):
+    with pytest.raises(UserError, match=r"captions/global.yaml: prompt: .*title"):
         taxonomy.captions["global"].render(events=[{"start": 0}])
 
 
@@ -263,7 +263,7 @@ def test_a_file_that_nothing_reads_is_named(folder: Path) -> None:
 
 def test_an_empty_folder_and_a_missing_one_have_every_file_missing(tmp_path: Path) -> None:
     for empty in (tmp_path, tmp_path / "nowhere"):
-        assert len(check_taxonomy(empty)) == 22 + len(CAPTION_VARIABLES) + 1
+        assert len(check_taxonomy(empty)) == 22 + len(CAPTION_VARIABLES) + 2
 
 
 def test_options_that_yaml_takes_for_other_things_stay_as_they_are_written(folder: Path) -> None:

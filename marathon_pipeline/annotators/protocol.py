@@ -1,24 +1,45 @@
 """What writes text about a video: a served model, or the offline annotator in `measured`."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from marathon_pipeline.dataset.journal import Answers
 from marathon_pipeline.records import Clip, ClipCaption, Event, Format, QAPair, Signals, Summary
 from marathon_pipeline.taxonomy import Task
 
+# JPEGs of the proxy: for whole seconds of a video, in ascending order, at most so many pixels high.
+Pictures = Callable[[Sequence[int], int], Awaitable[Sequence[bytes]]]
+
 
 class Annotator(Protocol):
+    """Who writes. One serves all the work of a process."""
+
+    @property
+    def name(self) -> str:
+        """Of all that decides what it writes, besides the templates: it goes into the fingerprints."""
+        ...
+
+    @property
+    def served(self) -> bool:
+        """Whether it only waits for servers, and takes no CPU of its own to speak of."""
+        ...
+
+    def stop(self) -> None:
+        """Ask nothing more; what is asked may still be answered. Its work then ends in `Unfinished`."""
+        ...
+
+    def for_work(self, answers: Answers) -> "Writer":
+        """The same for one part of a stage's work on one video, with what was answered for it before."""
+        ...
+
+
+class Writer(Protocol):
     """Writes captions, events, the summary and QA. Every method returns validated records that carry their binding.
 
     Each may raise Filtered (the material does not carry what is asked) or Failed (the annotator could not do its work).
     """
 
-    @property
-    def name(self) -> str:
-        """Goes into every binding, such as `measured/1`."""
-        ...
-
-    async def caption_clip(self, clip: Clip, signals: Sequence[Signals]) -> ClipCaption:
+    async def caption_clip(self, clip: Clip, signals: Sequence[Signals], pictures: Pictures) -> ClipCaption:
         """The six fields for one window. `signals`: the window's seconds, in order."""
         ...
 

@@ -42,6 +42,7 @@ class Work:
     why: dict[str, str] = field(default_factory=dict)  # part: why it is stale
     waiting: tuple[str, ...] = ()  # parts whose upstream is not there yet
     attempts: dict[str, int] = field(default_factory=dict)  # part: how often it failed before
+    rounds: dict[str, tuple[int, int]] = field(default_factory=dict)  # part: of asking served models, see `Answers`
     redo: bool = False  # even where a file with the wanted fingerprint lies already
 
 
@@ -125,6 +126,7 @@ class Planner:
         if why and key not in self._attempted and self._selects(work.stage, part):
             work.stale[part], work.why[part] = wanted, why
             work.attempts[part] = known.attempts if known and why == RETRY else 0
+            work.rounds[part] = _rounds(known, why)
             work.redo = work.redo or why == FORCED
 
     def _why(self, known: Outcome | None, wanted: str) -> str:
@@ -138,6 +140,15 @@ class Planner:
 
     def _selects(self, stage: Stage, part: str) -> bool:
         return not part or not self._selection.tasks or part in self._selection.tasks
+
+
+def _rounds(known: Outcome | None, why: str) -> tuple[int, int]:
+    if known is None or why not in (RETRY, FORCED):
+        return 0, 0
+    first, last = known.rounds
+    if why == FORCED:
+        return last + 1, last + 1
+    return first, last if known.transient else last + 1
 
 
 def whole_plan(planner: Planner, sources: Sequence[Source], selection: Selection) -> Iterator[Work]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from marathon_pipeline.dataset.dataset import Dataset, media_key, original_key
+from marathon_pipeline.dataset.journal import journal_folder
 from marathon_pipeline.dataset.lease import Held
 from marathon_pipeline.dataset.removals import Removal, Removals, hash_of_url
 from marathon_pipeline.dataset.tables import Tables
@@ -120,7 +121,7 @@ def _remove(dataset: Dataset, source_id: str) -> Purged:
     keys = [Tables.key(Video, source_id), original_key(dataset.storage, source_id)]
     for video_id in videos:
         keys += [Tables.key(record, video_id) for record in _OF_A_VIDEO]
-        keys.append(media_key("proxies", video_id, ".mp4"))
+        keys += [media_key("proxies", video_id, ".mp4"), *dataset.storage.keys(journal_folder(video_id))]
         dataset.ledger.forget(video_id)
     dataset.ledger.forget(source_id)
     parts = list(dataset.storage.partial().glob(f"{source_id}.*"))

@@ -1,5 +1,6 @@
 """The run: one small loop that decides which video is ready for which stage; Ray places the work and does it."""
 
+import asyncio
 import heapq
 import logging
 import signal
@@ -20,8 +21,8 @@ from marathon_pipeline.errors import UserError
 from marathon_pipeline.pipeline.plan import Planner, Selection, Work
 from marathon_pipeline.pipeline.purge import Purged, holds_removed, remove
 from marathon_pipeline.pipeline.settings import RunSettings
-from marathon_pipeline.pipeline.work import Order, carry_out
-from marathon_pipeline.records import Outcome, Source
+from marathon_pipeline.pipeline.work import Caller, Order, carry_out
+from marathon_pipeline.records import Outcome, Source, digest
 from marathon_pipeline.stages.stage import Stage
 
 _FLUSH_SECONDS = 1.0
@@ -37,6 +38,7 @@ _KILLED = ("worker_died", "decoder_killed")  # by somebody else, such as the out
 class RunResult:
     failed: list[Outcome] = field(default_factory=list)  # in this run
     stopped: bool = False  # by a signal or a full disk, with work left
+    unfinished: bool = False  # some work waits for answers that are not to be had in this run
     full: bool = False  # what lies on the disk has reached the limit, and nothing in this run deletes any of it
     purged: list[Purged] = field(default_factory=list)  # while it ran
 
@@ -101,6 +103,7 @@ class _Loop:
         self.planner = Planner(stages, dataset.ledger, selection)
         self.rank = {stage.name: index for index, stage in enumerate(stages)}
         self.ready: list[tuple[int, float, str, Work]] = []
+        self.served: list[tuple[int, float, str, Work]] = []  # what only waits for servers
         self.fetches: list[tuple[int, float, str, Work]] = []  # downloads, which need room on the disk
         self.in_flight: dict[Any, tuple[Work, int]] = {}
         self.result = RunResult()
@@ -112,7 +115,10 @@ class _Loop:
 
     @property
     def waiting(self) -> bool:
-        return bool(self.ready or self.fetches)
+        return any(self.queues())
+
+    def queues(self) -> tuple[list[tuple[int, float, str, Work]], ...]:
+        return self.ready, self.served, self.fetches
 
     def fill(self) -> None:
         """Find what is ready before anything has run."""
@@ -131,11 +137,18 @@ class _Loop:
         known = self.dataset.ledger.get("segment", work.owner)
         seconds = known.video_seconds if known else 0.0
         fetch = work.stage.name == "download" and self.sources[work.source_id].url
-        heapq.heappush(self.fetches if fetch else self.ready, (-self.rank[work.stage.name], -seconds, work.owner, work))
+        queue = self.fetches if fetch else self.served if is_served(work.stage) else self.ready
+        heapq.heappush(queue, (-self.rank[work.stage.name], -seconds, work.owner, work))
 
     def pick(self) -> Work | None:
         """What to begin next, if anything can."""
         if self.stop.is_set():
+            return None
+        waiting = sum(is_served(work.stage) for work, _ in self.in_flight.values())
+        if self.served and waiting < self.settings.served_at_once * self.settings.callers:
+            return heapq.heappop(self.served)[3]
+        # One more than there are workers: the next order is there before a worker comes back for it.
+        if len(self.in_flight) - waiting > self.settings.workers:
             return None
         if self.ready:
             return heapq.heappop(self.ready)[3]
@@ -174,21 +187,33 @@ class _Loop:
     def go(self) -> None:
         import ray
 
-        remote = ray.remote(max_retries=0)(carry_out)
+        remote = ray.remote(max_retries=0)(_carry_out)
         handles = {stage.name: ray.put(stage) for stage in self.planner.stages}
         dataset = ray.put(self.dataset)
+        callers = self.callers()
+        told = False  # the callers, that the run is to end
 
         def submit(work: Work, lives: int) -> None:
             source = self.sources[work.source_id] if work.owner == work.source_id else None
             done = (self.dataset.ledger.get(work.stage.name, work.owner, part) for part in work.stage.parts)
             others = any(o is not None and o.status == "ok" and o.part not in work.stale for o in done)
-            order = Order(work.owner, work.source_id, work.stale, work.attempts, work.redo, not others, source)
-            self.in_flight[remote.remote(handles[work.stage.name], dataset, order)] = work, lives
+            order = Order(
+                work.owner, work.source_id, work.stale, work.attempts, work.redo, not others, source, work.rounds
+            )
+            if is_served(work.stage):
+                caller = callers[int(digest(work.owner)[:8], 16) % len(callers)]
+                reference = caller.carry_out.remote(work.stage.name, order)
+            else:
+                reference = remote.remote(handles[work.stage.name], dataset, order)
+            self.in_flight[reference] = work, lives
 
         while self.in_flight or (self.waiting and not self.stop.is_set()):
-            # One more than there are workers: the next order is there before a worker comes back for it.
-            while len(self.in_flight) <= self.settings.workers and (picked := self.pick()):
+            while picked := self.pick():
                 submit(picked, _LIVES)
+            if self.stop.is_set() and not told:
+                told = True
+                for caller in callers:
+                    caller.stop.remote()
             if not self.in_flight:
                 break
             self.tell_fetching()
@@ -209,7 +234,19 @@ class _Loop:
             self.flush(always=False)
         self.flush(always=True)
         self.watcher.fetching(0, 0)
-        self.result.stopped = self.waiting
+        self.result.stopped = self.waiting or self.result.unfinished
+
+    def callers(self) -> list[Any]:
+        """The processes that ask servers: they wait, and take no CPU from those that decode."""
+        import ray
+
+        served = {stage.name: stage for stage in self.planner.stages if is_served(stage)}
+        if not served:
+            return []
+        actor = ray.remote(Caller).options(
+            num_cpus=0, max_restarts=-1, max_concurrency=self.settings.served_at_once + 1
+        )
+        return [actor.remote(served, self.dataset) for _ in range(self.settings.callers)]
 
     def fetching(self) -> list[Work]:
         """The downloads in flight."""
@@ -230,6 +267,8 @@ class _Loop:
         if work.source_id in self.gone:
             self.watcher.finished()
             return
+        if len(outcomes) < len(work.stale):
+            self.result.unfinished = True
         self.dataset.ledger.append(outcomes)
         for outcome in outcomes:
             self.planner.attempted(outcome)
@@ -242,7 +281,7 @@ class _Loop:
             else:
                 self.watcher.finished()
             return
-        following = self.next_work(work.owner, work.source_id)
+        following = None if len(outcomes) < len(work.stale) else self.next_work(work.owner, work.source_id)
         if following is not None:
             self.push(following)
         else:
@@ -263,7 +302,7 @@ class _Loop:
 
     def drop_leftovers(self) -> None:
         """Delete originals that a run which was killed, or which kept them, has left behind."""
-        wanted = {work.source_id for *_, work in (*self.ready, *self.fetches)}
+        wanted = {work.source_id for queue in self.queues() for *_, work in queue}
         for key in self.dataset.storage.keys("originals"):
             source_id = key.rpartition("/")[2].partition(".")[0]
             if source_id in self.sources and source_id not in wanted:
@@ -274,7 +313,7 @@ class _Loop:
         gone = {source_id for source_id, source in self.sources.items() if self.removals.takes(source)} - self.gone
         self.gone |= gone
         self.unsettled |= gone
-        for queue in (self.ready, self.fetches):
+        for queue in self.queues():
             kept = [entry for entry in queue if entry[3].source_id not in gone]
             for _ in range(len(queue) - len(kept)):
                 self.watcher.finished()
@@ -295,6 +334,14 @@ class _Loop:
             self.settle_removed()
             self.dataset.ledger.flush()
             self.flushed = time.monotonic()
+
+
+def _carry_out(stage: Stage, dataset: Dataset, order: Order) -> list[Outcome]:
+    return asyncio.run(carry_out(stage, dataset, order))
+
+
+def is_served(stage: Stage) -> bool:
+    return stage.annotator is not None and stage.annotator.served
 
 
 def _died(work: Work, error: Exception) -> list[Outcome]:

@@ -9,6 +9,8 @@ class RunSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)  # more than cores only adds memory
+    callers: int = Field(1, ge=1)  # processes that ask servers: one sends a hundred requests a second
+    served_at_once: int = Field(64, ge=1)  # videos that each of them works on: fewer leave servers idle
     ray_address: str = "local"  # a cluster's address; a bare init may attach to a cluster that is dead
     max_local_bytes: int | None = Field(None, gt=0)  # of downloads: they outrun decoding and fill the disk
     keep_originals: bool = False  # kept, downloads fill the disk: a full build fetches tens of terabytes

@@ -1,11 +1,13 @@
 """The stages, in the order in which a video goes through them."""
 
+from collections.abc import Mapping
+
 from pydantic import BaseModel, ConfigDict
 
 from marathon_pipeline.annotators.protocol import Annotator
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.sources.settings import DownloadSettings
-from marathon_pipeline.stages.caption_clips import CaptionClips
+from marathon_pipeline.stages.caption_clips import CaptionClips, CaptionSettings
 from marathon_pipeline.stages.caption_events import CaptionEvents, EventSettings
 from marathon_pipeline.stages.download import Download, PartSettings
 from marathon_pipeline.stages.qa import WriteQA
@@ -15,6 +17,7 @@ from marathon_pipeline.stages.summarize import Summarize
 from marathon_pipeline.stages.verify import Verify
 from marathon_pipeline.taxonomy import Taxonomy
 
+ANNOTATED = ("caption_clips", "caption_events", "summarize", "qa")
 STAGE_NAMES = ("download", "segment", "caption_clips", "caption_events", "summarize", "qa", "verify")
 
 
@@ -26,19 +29,25 @@ class StageSettings(BaseModel):
     download: DownloadSettings = DownloadSettings()
     parts: PartSettings = PartSettings()
     segment: SegmentSettings = SegmentSettings()
+    captions: CaptionSettings = CaptionSettings()
     events: EventSettings = EventSettings()
 
 
 def build_stages(
-    settings: StageSettings, annotator: Annotator, taxonomy: Taxonomy, tasks: tuple[str, ...], storage: Storage
+    settings: StageSettings,
+    annotators: Mapping[str, Annotator],
+    taxonomy: Taxonomy,
+    tasks: tuple[str, ...],
+    storage: Storage,
 ) -> tuple[Stage, ...]:
+    """`annotators`: who writes in each stage of `ANNOTATED`."""
     captions = taxonomy.captions
     return (
         Download(settings.download, settings.parts, settings.segment.decode, storage),
         Segment(settings.segment, storage),
-        CaptionClips(annotator, captions["clip"]),
-        CaptionEvents(annotator, (captions["event_split"], captions["event"]), settings.events),
-        Summarize(annotator, captions["global"]),
-        WriteQA(annotator, taxonomy, tasks),
+        CaptionClips(annotators["caption_clips"], captions["clip"], settings.captions, storage),
+        CaptionEvents(annotators["caption_events"], (captions["event_split"], captions["event"]), settings.events),
+        Summarize(annotators["summarize"], captions["global"]),
+        WriteQA(annotators["qa"], taxonomy, tasks),
         Verify(taxonomy, tasks),
     )

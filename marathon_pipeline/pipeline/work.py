@@ -1,14 +1,16 @@
 """What a worker does: one stage's work on one video. Only ids and outcomes come in and go out."""
 
+import asyncio
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from marathon_pipeline.dataset.dataset import Dataset
-from marathon_pipeline.errors import Failed, Filtered, UserError, defect
+from marathon_pipeline.dataset.journal import Answers, Journal
+from marathon_pipeline.errors import Failed, Filtered, Unfinished, UserError, defect
 from marathon_pipeline.records import Clip, ClipCaption, Event, Outcome, Record, Source, Status, Video, content_hash
-from marathon_pipeline.stages.stage import Given, Stage
+from marathon_pipeline.stages.stage import Given, Stage, of_part
 
 R = TypeVar("R", bound=Record)
 
@@ -24,27 +26,50 @@ class Order:
     redo: bool
     all_tasks: bool  # no other part of the stage's work on the owner is done
     source: Source | None  # for `download`, which reads no table
+    rounds: dict[str, tuple[int, int]] = field(default_factory=dict)  # of asking served models, see `Answers`
 
 
-def carry_out(stage: Stage, dataset: Dataset, order: Order) -> list[Outcome]:
-    """Do the work and write its tables, whole. Every part ends in an outcome; nothing is raised for a bad video."""
-    stamp = dataset.tables.stamp(stage.writes[-1], order.owner)
+class Caller:
+    """An actor that works on many videos at once, because it mostly waits for servers."""
+
+    def __init__(self, stages: dict[str, Stage], dataset: Dataset) -> None:
+        self._stages, self._dataset = stages, dataset
+
+    async def carry_out(self, stage: str, order: Order) -> list[Outcome]:
+        return await carry_out(self._stages[stage], self._dataset, order)
+
+    async def stop(self) -> None:
+        """Ask nothing more."""
+        for stage in self._stages.values():
+            if stage.annotator is not None:
+                stage.annotator.stop()
+
+
+async def carry_out(stage: Stage, dataset: Dataset, order: Order) -> list[Outcome]:
+    """Do the work and write its tables, whole. Nothing is raised for a bad video.
+
+    Every part ends in an outcome, but for those that have to wait for a later run.
+    """
+    stamp = await asyncio.to_thread(dataset.tables.stamp, stage.writes[-1], order.owner)
     done = {} if order.redo else {part: o for part, o in stamp.items() if order.wanted.get(part) == o.fingerprint}
     todo = [part for part in order.wanted if part not in done]
     if not todo:
         return list(done.values())
-    ended: list[tuple[Outcome, Sequence[Record]]] = []
+    journal = Journal(dataset.storage, stage.name, order.owner)
     try:
-        given = _read(stage, dataset, order)
-        ended = [_run_part(stage, given, order, part) for part in todo]
-        _write(stage, dataset, order, stamp, ended)
+        rows = await asyncio.to_thread(_read, stage, dataset, order)
+        results = await asyncio.gather(*(_run_part(stage, rows, order, part, journal) for part in todo))
+        ended = [result for result in results if result is not None]
+        await asyncio.to_thread(_write, stage, dataset, order, stamp, ended)
+        if len(ended) == len(todo):
+            await asyncio.to_thread(journal.join)
     except Exception as error:
         whole = _failure(error)
         return [*done.values(), *(_outcome(stage, order, part, 0.0, whole) for part in todo)]
     return [*done.values(), *(outcome for outcome, _ in ended)]
 
 
-def _read(stage: Stage, dataset: Dataset, order: Order) -> Given:
+def _read(stage: Stage, dataset: Dataset, order: Order) -> dict[type[Record], Sequence[Record]]:
     def rows(record: type[Record]) -> Sequence[Record]:
         if record is Source:
             return [order.source] if order.source else []
@@ -52,16 +77,27 @@ def _read(stage: Stage, dataset: Dataset, order: Order) -> Given:
             return [v for v in dataset.tables.read_written(Video, order.source_id) if v.video_id == order.owner]
         return dataset.tables.read_written(record, order.owner)
 
-    return Given({record: rows(record) for record in stage.reads})
+    return {record: rows(record) for record in stage.reads}
 
 
-def _run_part(stage: Stage, given: Given, order: Order, part: str) -> tuple[Outcome, Sequence[Record]]:
+async def _run_part(
+    stage: Stage, given: Mapping[type[Record], Sequence[Record]], order: Order, part: str, journal: Journal
+) -> tuple[Outcome, Sequence[Record]] | None:
+    """None where it has to wait for a later run."""
     began = time.monotonic()
+    answers = Answers(journal, part, order.rounds.get(part, (0, 0)))
+    rows: Sequence[Record] = ()
+    failure: Failed | Filtered | None = None
     try:
-        rows = stage.run(given.of_part(part), part)
+        rows = await stage.run(Given(of_part(given, part), answers), part)
+    except Unfinished:
+        return None
     except Exception as error:
-        return _outcome(stage, order, part, time.monotonic() - began, _failure(error)), ()
-    outcome = _outcome(stage, order, part, time.monotonic() - began)
+        failure = _failure(error)
+    outcome = _outcome(stage, order, part, time.monotonic() - began, failure)
+    outcome = outcome.model_copy(update={"lost": dict(answers.lost), "usage": journal.usage(part)})
+    if failure is not None:
+        return outcome, ()
     return outcome.model_copy(
         update={
             "content": content_hash(rows),
@@ -85,6 +121,7 @@ def _outcome(stage: Stage, order: Order, part: str, seconds: float, error: Faile
         attempts=order.attempts.get(part, 0) + 1,
         seconds=round(seconds, 3),
         fingerprint=order.wanted[part],
+        rounds=order.rounds.get(part, (0, 0)),
     )
 
 

@@ -1,28 +1,59 @@
 """Write the six-field caption of every clip."""
 
 import asyncio
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from marathon_pipeline.annotators.protocol import Annotator
+from marathon_pipeline.dataset.dataset import media_key
+from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.errors import Failed
+from marathon_pipeline.media.frames import jpegs
 from marathon_pipeline.records import Clip, ClipCaption, Signals
-from marathon_pipeline.stages.stage import Given
+from marathon_pipeline.stages.stage import Given, together
 from marathon_pipeline.taxonomy import CaptionTemplate
+
+
+class CaptionSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_lost: float = Field(0.1, ge=0, le=1)  # of a video's clips, without a caption: 0 loses it all by one refusal
 
 
 class CaptionClips:
     name, version = "caption_clips", 1
     reads, writes, parts = (Clip, Signals), (ClipCaption,), ("",)
 
-    def __init__(self, annotator: Annotator, template: CaptionTemplate) -> None:
-        self._annotator, self._template = annotator, template
+    def __init__(
+        self, annotator: Annotator, template: CaptionTemplate, settings: CaptionSettings, storage: Storage
+    ) -> None:
+        self.annotator, self._template, self._settings, self._storage = annotator, template, settings, storage
 
     def settings(self, part: str) -> object:
-        return [self._annotator.name, self._template.rendered_rules()]
+        return [self.annotator.name, self._template.rendered_rules(), self._settings.model_dump()]
 
-    def run(self, given: Given, part: str) -> list[ClipCaption]:
-        return asyncio.run(self._caption(given.all(Clip), given.all(Signals)))
+    async def run(self, given: Given, part: str) -> list[ClipCaption]:
+        clips, signals = given.all(Clip), given.all(Signals)
+        writer = self.annotator.for_work(given.answers)
+        key = media_key("proxies", clips[0].video_id, ".mp4")
 
-    async def _caption(self, clips: list[Clip], signals: list[Signals]) -> list[ClipCaption]:
+        async def pictures(seconds: Sequence[int], height: int) -> list[bytes]:
+            return await asyncio.to_thread(self._pictures, key, seconds, height)
+
         def seen_in(clip: Clip) -> list[Signals]:
             return [second for second in signals if clip.start <= second.second < clip.end]
 
-        return await asyncio.gather(*(self._annotator.caption_clip(clip, seen_in(clip)) for clip in clips))
+        captions, failures = await together(
+            [writer.caption_clip(clip, seen_in(clip), pictures) for clip in clips], Failed
+        )
+        passing = [failure for failure in failures if failure.transient]
+        if passing or len(failures) > self._settings.max_lost * len(clips):
+            raise (passing or failures)[0]
+        for failure in failures:
+            given.answers.lose(failure.reason)
+        return captions
+
+    def _pictures(self, key: str, seconds: Sequence[int], height: int) -> list[bytes]:
+        with self._storage.local_file(key) as proxy:
+            return jpegs(proxy, seconds, height)

@@ -29,6 +29,8 @@ class Download:
     name, version = "download", 1
     reads, writes, parts = (Source,), (Video,), ("",)
 
+    annotator = None
+
     def __init__(
         self, fetch_settings: DownloadSettings, part_settings: PartSettings, decode: DecodeSettings, storage: Storage
     ) -> None:
@@ -37,7 +39,7 @@ class Download:
     def settings(self, part: str) -> object:
         return [self._fetch.max_height, self._fetch.audio, self._parts.max_seconds]
 
-    def run(self, given: Given, part: str) -> list[Video]:
+    async def run(self, given: Given, part: str) -> list[Video]:
         source = given.one(Source)
         path = fetch(source, self._storage.partial(), self._fetch)
         try:

@@ -30,6 +30,7 @@ class SegmentSettings(BaseModel):
 class Segment:
     name, version = "segment", 3
     reads, writes, parts = (Video,), (Signals, Clip), ("",)
+    annotator = None
 
     def __init__(self, settings: SegmentSettings, storage: Storage) -> None:
         self._settings, self._storage = settings, storage
@@ -37,7 +38,7 @@ class Segment:
     def settings(self, part: str) -> object:
         return self._settings.model_dump(exclude={"decode": LIMITS})
 
-    def run(self, given: Given, part: str) -> Sequence[Record]:
+    async def run(self, given: Given, part: str) -> Sequence[Record]:
         video = given.one(Video)
         with tempfile.TemporaryDirectory(dir=self._storage.scratch()) as folder:
             proxy = Path(folder) / "proxy.mp4"

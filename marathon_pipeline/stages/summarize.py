@@ -1,7 +1,5 @@
 """Write the global caption of a video from its events."""
 
-import asyncio
-
 from marathon_pipeline.annotators.protocol import Annotator
 from marathon_pipeline.records import Event, Summary
 from marathon_pipeline.stages.stage import Given
@@ -13,10 +11,10 @@ class Summarize:
     reads, writes, parts = (Event,), (Summary,), ("",)
 
     def __init__(self, annotator: Annotator, template: CaptionTemplate) -> None:
-        self._annotator, self._template = annotator, template
+        self.annotator, self._template = annotator, template
 
     def settings(self, part: str) -> object:
-        return [self._annotator.name, self._template.rendered_rules()]
+        return [self.annotator.name, self._template.rendered_rules()]
 
-    def run(self, given: Given, part: str) -> list[Summary]:
-        return [asyncio.run(self._annotator.summarize(given.all(Event)))]
+    async def run(self, given: Given, part: str) -> list[Summary]:
+        return [await self.annotator.for_work(given.answers).summarize(given.all(Event))]

@@ -9,6 +9,7 @@ from marathon_pipeline.taxonomy import Taxonomy
 class Verify:
     name, version = "verify", 1
     reads, writes = (Clip, QAPair), (Verdict,)
+    annotator = None
 
     def __init__(self, taxonomy: Taxonomy, tasks: tuple[str, ...]) -> None:
         self._taxonomy, self.parts = taxonomy, tasks
@@ -16,7 +17,7 @@ class Verify:
     def settings(self, part: str) -> object:
         return [self._taxonomy.rules.forbidden, self._taxonomy.rules.allowed]
 
-    def run(self, given: Given, part: str) -> list[Verdict]:
+    async def run(self, given: Given, part: str) -> list[Verdict]:
         clips = {clip.clip_id: clip for clip in given.all(Clip)}
         seconds = max(clip.end for clip in clips.values())
         task, rules = self._taxonomy.tasks[part], self._taxonomy.rules

@@ -7,6 +7,7 @@ Every ratio is of CPU seconds (user and system, all processes), measured in turn
 """
 
 import argparse
+import asyncio
 import json
 import os
 import re
@@ -206,7 +207,7 @@ def _stage(film: Path, folder: Path) -> dict[str, Any]:
     stage = Segment(SegmentSettings(min_seconds=0), dataset.storage)
     order = Order("film", "film", {"": "bench"}, {}, False, True, None)
     with _Peaks() as peaks:
-        (outcome,) = carry_out(stage, dataset, order)
+        (outcome,) = asyncio.run(carry_out(stage, dataset, order))
     if outcome.status != "ok":
         raise SystemExit(f"{film}: {outcome.reason}: {outcome.message}")
     clips = dataset.tables.read(Clip, "film")

@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import ffmpeg
+from stage_rows import rows_of
 
 from marathon_pipeline.annotators.measured import Measured
 from marathon_pipeline.config import parse_job
 from marathon_pipeline.dataset import parquet
 from marathon_pipeline.dataset.storage import Storage
-from marathon_pipeline.errors import Filtered
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.media.probe import probe
-from marathon_pipeline.pipeline.stage_list import build_stages
+from marathon_pipeline.pipeline.stage_list import ANNOTATED, build_stages
 from marathon_pipeline.records import Clip, ClipCaption, QAPair, Record, Signals, Video
-from marathon_pipeline.stages.stage import Given, Stage
+from marathon_pipeline.stages.stage import Stage
 from marathon_pipeline.synthetic.director import write_script
 from marathon_pipeline.synthetic.render import frames
 from marathon_pipeline.synthetic.script import Script
@@ -48,7 +48,7 @@ def written(seed: int, minutes: float, folder: Path) -> Iterator[Written]:
         videos = {name: file.with_suffix(".mp4") for name, file in measured.items()}
         _encode(script, videos)
         for name, video in videos.items():
-            _keep(_run(_stages(folder)["segment"], {Video: [_row(video)]}), measured[name])
+            _keep(rows_of(_stages(folder)["segment"], {Video: [_row(video)]}, _storage(folder)), measured[name])
             video.unlink()
     for name, file in measured.items():
         yield Written(f"seed {seed}, {minutes:g} min, {name}", script, *_write(_kept(file), folder))
@@ -82,9 +82,13 @@ def _row(path: Path) -> Video:
 
 
 def _stages(folder: Path) -> dict[str, Stage]:
-    storage = Storage(str(folder / "dataset"))
-    built = build_stages(JOB.stage_settings(), Measured(), _asking_all(load_taxonomy()), TASK_IDS, storage)
+    annotators = dict.fromkeys(ANNOTATED, Measured())
+    built = build_stages(JOB.stage_settings(), annotators, _asking_all(load_taxonomy()), TASK_IDS, _storage(folder))
     return {stage.name: stage for stage in built}
+
+
+def _storage(folder: Path) -> Storage:
+    return Storage(str(folder / "dataset"))
 
 
 def _asking_all(taxonomy: Taxonomy) -> Taxonomy:
@@ -95,20 +99,10 @@ def _asking_all(taxonomy: Taxonomy) -> Taxonomy:
     return taxonomy.model_copy(update={"tasks": {name: all_of(task) for name, task in taxonomy.tasks.items()}})
 
 
-def _run(stage: Stage, given: dict[type[Record], Sequence[Record]]) -> list[Record]:
-    rows: list[Record] = []
-    for part in stage.parts:
-        try:
-            rows += stage.run(Given({record: given[record] for record in stage.reads}).of_part(part), part)
-        except Filtered:
-            continue
-    return rows
-
-
 def _write(given: dict[type[Record], Sequence[Record]], folder: Path) -> tuple[list[ClipCaption], list[QAPair]]:
     stages = _stages(folder)
     for name in ("caption_clips", "caption_events", "summarize", "qa"):
-        given[stages[name].writes[-1]] = _run(stages[name], given)
+        given[stages[name].writes[-1]] = rows_of(stages[name], given, _storage(folder))
     captions = [row for row in given[ClipCaption] if isinstance(row, ClipCaption)]
     return captions, [row for row in given[QAPair] if isinstance(row, QAPair)]
 

@@ -9,6 +9,8 @@ from marathon_pipeline.annotators.measured.qa import write
 from marathon_pipeline.annotators.measured.qa.material import Material
 from marathon_pipeline.annotators.measured.story import happenings
 from marathon_pipeline.annotators.measured.timeline import Timeline
+from marathon_pipeline.annotators.protocol import Pictures
+from marathon_pipeline.dataset.journal import Answers
 from marathon_pipeline.errors import Filtered
 from marathon_pipeline.records import (
     Binding,
@@ -27,14 +29,23 @@ from marathon_pipeline.taxonomy import Task
 
 
 class Measured:
-    """An `Annotator`. Its methods never wait; the same input gives the same records."""
+    """An `Annotator`, and its own `Writer`. Its methods never wait; the same input gives the same records."""
 
     name = "measured/3"  # the number changes with what is written
+    served = False
 
     def __init__(self) -> None:
         self._last: tuple[tuple[Record, ...], Material, str] | None = None
 
-    async def caption_clip(self, clip: Clip, signals: Sequence[Signals]) -> ClipCaption:
+    def stop(self) -> None:
+        """It waits for nobody."""
+
+    def for_work(self, answers: Answers) -> "Measured":
+        return self
+
+    async def caption_clip(
+        self, clip: Clip, signals: Sequence[Signals], pictures: Pictures | None = None
+    ) -> ClipCaption:
         """Raises Filtered(`no_signals`) where the window holds no measured second."""
         if not signals:
             raise Filtered("no_signals", f"nothing was measured in {clip.clip_id}")

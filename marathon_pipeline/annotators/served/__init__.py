@@ -1,0 +1,1 @@
+"""An annotator behind OpenAI-compatible servers, first of all vLLM."""

@@ -1,0 +1,290 @@
+"""An annotator that asks served models."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any, get_args
+
+from marathon_pipeline import wording
+from marathon_pipeline.annotators.protocol import Pictures
+from marathon_pipeline.annotators.served import prompts
+from marathon_pipeline.annotators.served.asking import Asker, Question
+from marathon_pipeline.annotators.served.pool import Pool, Sender
+from marathon_pipeline.annotators.served.settings import HOW, ModelSettings
+from marathon_pipeline.annotators.served.shapes import (
+    ChoiceAnswer,
+    ChoiceQuestion,
+    ClipCaptionAnswer,
+    EventCaptionAnswer,
+    EventSplitAnswer,
+    GlobalCaptionAnswer,
+    OpenAnswer,
+    OpenQuestion,
+)
+from marathon_pipeline.annotators.served.views import View, views
+from marathon_pipeline.dataset.journal import Answers
+from marathon_pipeline.errors import Failed, Filtered
+from marathon_pipeline.records import (
+    LETTERS,
+    Binding,
+    Clip,
+    ClipCaption,
+    Event,
+    Format,
+    QAPair,
+    Signals,
+    Span,
+    Summary,
+    digest,
+)
+from marathon_pipeline.taxonomy import Task, Taxonomy, TopicName
+
+_VERSION = 1  # of what is made of the answers
+_SCHEMA_CHARS = 4000  # kept free in the context: the schema, which some servers put into the prompt, and a repair
+
+
+class Served:
+    """An `Annotator`: a model behind servers."""
+
+    served = True
+
+    def __init__(self, settings: ModelSettings, taxonomy: Taxonomy) -> None:
+        self.settings, self.taxonomy = settings, taxonomy
+        self._requests: dict[TopicName, int] = {}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Served, (self.settings, self.taxonomy)
+
+    @property
+    def name(self) -> str:
+        """With all that decides what it writes."""
+        return f"{self.settings.name} {digest([_VERSION, self.settings.model_dump(exclude=set(HOW))])[:12]}"
+
+    @cached_property
+    def sender(self) -> Sender:
+        return Pool(self.settings)
+
+    def stop(self) -> None:
+        self.sender.stop()
+
+    def for_work(self, answers: Answers) -> "ServedWriter":
+        return ServedWriter(self, answers)
+
+    @property
+    def room(self) -> int:
+        """Characters that a prompt may have."""
+        tokens = self.settings.context_tokens - self.settings.answer_tokens
+        return int(tokens * self.settings.chars_per_token) - _SCHEMA_CHARS
+
+    def room_for_notes(self, topic: TopicName) -> int:
+        """What the longest request of a topic leaves: the same for all of its tasks, so that they share their notes."""
+        if topic not in self._requests:
+            self._requests[topic] = max(
+                prompts.qa_prompt(self.taxonomy, task, format, "").chars
+                for task in self.taxonomy.of_topic(topic)
+                for format in get_args(Format)
+            )
+        return self.room - self._requests[topic]
+
+
+class ServedWriter:
+    """A `Writer`, for one part of a stage's work on one video."""
+
+    def __init__(self, annotator: Served, answers: Answers) -> None:
+        self._annotator, self._answers = annotator, answers
+        self._settings, self._taxonomy = annotator.settings, annotator.taxonomy
+        self._asker = Asker(annotator.settings, annotator.sender, answers)
+
+    async def caption_clip(self, clip: Clip, signals: Sequence[Signals], pictures: Pictures) -> ClipCaption:
+        seconds = chosen_seconds(clip, self._settings.frames.count)
+        shown = tuple(await pictures(seconds, self._settings.frames.height))
+        template = self._taxonomy.captions["clip"]
+        question = Question(
+            clip.video_id,
+            "caption_clips",
+            clip.clip_id,
+            prompts.clip_prompt(self._taxonomy, clip, seconds),
+            pictures=shown,
+            version=template.version,
+        )
+        answer, binding = await self._asker.ask(question, ClipCaptionAnswer)
+        return ClipCaption(
+            video_id=clip.video_id,
+            clip_id=clip.clip_id,
+            start=clip.start,
+            end=clip.end,
+            binding=binding,
+            **answer.model_dump(exclude={"reference"}),
+        )
+
+    async def split_events(self, video_id: str, captions: Sequence[ClipCaption]) -> list[Event]:
+        ids = [caption.clip_id for caption in captions]
+        prompt = self._fitting(partial(prompts.split_prompt, self._taxonomy, captions))
+        question = Question(
+            video_id,
+            "caption_events",
+            "split",
+            prompt,
+            ids,
+            version=self._taxonomy.captions["event_split"].version,
+        )
+        answer, binding = await self._asker.ask(question, EventSplitAnswer, _split_faults)
+        titles: dict[int, str] = {}
+        for event in answer.events:
+            titles.setdefault(ids.index(event.first), event.title)
+        first = min(titles)
+        starts = [0, *sorted(set(titles) - {first})]  # nothing lies before the first event
+        events = []
+        for number, (start, stop) in enumerate(zip(starts, [*starts[1:], len(ids)], strict=True)):
+            own = captions[start:stop]
+            events.append(
+                Event(
+                    video_id=video_id,
+                    event_id=f"event_{number:03d}",
+                    start=own[0].start,
+                    end=captions[stop].start if stop < len(ids) else own[-1].end,
+                    title=titles[start or first],
+                    caption="",
+                    clip_ids=tuple(caption.clip_id for caption in own),
+                    binding=binding,
+                )
+            )
+        return events
+
+    async def caption_event(
+        self, event: Event, before: Event | None, after: Event | None, captions: Sequence[ClipCaption]
+    ) -> Event:
+        prompt = self._fitting(partial(prompts.event_prompt, self._taxonomy, event, before, after, captions))
+        version = self._taxonomy.captions["event"].version
+        question = Question(event.video_id, "caption_events", event.event_id, prompt, version=version)
+        answer, binding = await self._asker.ask(question, EventCaptionAnswer)
+        return event.model_copy(update={"caption": answer.caption, "binding": binding})
+
+    async def summarize(self, events: Sequence[Event]) -> Summary:
+        prompt = self._fitting(lambda _: prompts.global_prompt(self._taxonomy, events))
+        version = self._taxonomy.captions["global"].version
+        question = Question(events[0].video_id, "summarize", "global", prompt, version=version)
+        answer, binding = await self._asker.ask(question, GlobalCaptionAnswer)
+        return Summary(video_id=events[0].video_id, text=answer.caption, binding=binding)
+
+    async def write_qa(
+        self, task: Task, format: Format, captions: Sequence[ClipCaption], events: Sequence[Event], summary: Summary
+    ) -> list[QAPair]:
+        """Raises Filtered `nothing_to_ask` where the model finds none."""
+        if task.reads == ("global",):
+            return [self._account(task, captions, summary)]
+        view = self.view(task, captions, events, summary)
+        prompt = prompts.qa_prompt(
+            self._taxonomy, task, format, prompts.notes(self._taxonomy, task, view, events, summary)
+        )
+        ids = [caption.clip_id for caption in view.captions]
+        most = getattr(task.per_video, format)
+        question = Question(summary.video_id, "qa", format, prompt, ids, most, version=task.version)
+        shape: type[OpenAnswer | ChoiceAnswer] = OpenAnswer if format == "open" else ChoiceAnswer
+        answer, binding = await self._asker.ask(question, shape, lambda found: self._faults(found, task))
+        clips = {caption.clip_id: caption for caption in view.captions}
+        kept: dict[str, QAPair] = {}
+        for item in answer.questions:
+            if any(wording.problems(item.question, item.options, item.answer, task, self._taxonomy.rules)):
+                self._answers.lose("bad_question")
+            elif item.question.casefold() in kept:
+                self._answers.lose("asked_twice")
+            else:
+                kept[item.question.casefold()] = _pair(item, task, summary.video_id, clips, binding)
+        if not kept:
+            raise Filtered("nothing_to_ask", f"no sound question for {task.task} in this format")
+        return list(kept.values())
+
+    def view(self, task: Task, captions: Sequence[ClipCaption], events: Sequence[Event], summary: Summary) -> View:
+        """What of the video the task's prompt shows. The tasks of a topic take turns, beginning anywhere."""
+
+        def chars(view: View) -> int:
+            return len(prompts.notes(self._taxonomy, task, view, events, summary))
+
+        found = views(captions, events, chars, self._annotator.room_for_notes(task.topic))
+        siblings = [sibling.task for sibling in self._taxonomy.of_topic(task.topic)]
+        turn = siblings.index(task.task) + int(digest(summary.video_id)[:8], 16)
+        return found[turn % len(found)]
+
+    def _fitting(self, prompt: Any) -> prompts.Prompt:
+        """The prompt with as few caption fields left out as it takes to fit. Raises Failed `context`."""
+        for without in range(len(prompts.EXPENDABLE) + 1):
+            rendered: prompts.Prompt = prompt(without)
+            if rendered.chars <= self._annotator.room:
+                return rendered
+        raise Failed("context", f"a prompt of {rendered.chars:,} characters is too long for context_tokens")
+
+    def _faults(self, answer: OpenAnswer | ChoiceAnswer, task: Task) -> list[str]:
+        """What is wrong with the words of its questions, for a repair."""
+        return [
+            f"question {number}: {wording.PROBLEMS[problem]}"
+            for number, item in enumerate[OpenQuestion | ChoiceQuestion](answer.questions, start=1)
+            for problem in wording.problems(item.question, item.options, item.answer, task, self._taxonomy.rules)
+        ]
+
+    @staticmethod
+    def _account(task: Task, captions: Sequence[ClipCaption], summary: Summary) -> QAPair:
+        """Of the whole video: its summary, and a question of the template's. No model is asked."""
+        questions = [shown.question for shown in task.demonstrations]
+        question = questions[int(digest([summary.video_id, task.task])[:8], 16) % len(questions)]
+        return QAPair(
+            qa_id=QAPair.id_of(summary.video_id, task.task, "open", question, (), summary.text),
+            video_id=summary.video_id,
+            task=task.task,
+            topic=task.topic,
+            format="open",
+            question=question,
+            answer=summary.text,
+            evidence=(Span(start=captions[0].start, end=captions[-1].end),),
+            clip_ids=tuple(caption.clip_id for caption in captions),
+            binding=summary.binding.model_copy(update={"template_version": task.version}),
+        )
+
+
+def chosen_seconds(clip: Clip, count: int) -> list[int]:
+    """Whole seconds, spread evenly over a clip, in which the proxy has a picture."""
+    there = range(-int(-clip.start // 1), max(-int(-clip.start // 1) + 1, -int(-clip.end // 1)))
+    count = min(count, len(there))
+    return [there[int((index + 0.5) * len(there) / count)] for index in range(count)]
+
+
+def _split_faults(answer: EventSplitAnswer) -> list[str]:
+    firsts = [event.first for event in answer.events]
+    twice = sorted({first for first in firsts if firsts.count(first) > 1})
+    return [f"two events begin with {first}" for first in twice]
+
+
+def _pair(
+    item: OpenQuestion | ChoiceQuestion, task: Task, video_id: str, clips: Mapping[str, ClipCaption], binding: Binding
+) -> QAPair:
+    options: tuple[str, ...] = ()
+    letter = ""
+    if isinstance(item, ChoiceQuestion):
+        place = int(digest([video_id, task.task, item.question])[:8], 16) % len(LETTERS)
+        letter = LETTERS[place]
+        options = (*item.wrong[:place], item.answer, *item.wrong[place:])
+    cited = [clips[clip_id] for clip_id in sorted(item.evidence)]
+    return QAPair(
+        qa_id=QAPair.id_of(video_id, task.task, "choice" if options else "open", item.question, options, item.answer),
+        video_id=video_id,
+        task=task.task,
+        topic=task.topic,
+        format="choice" if options else "open",
+        question=item.question,
+        options=options,
+        answer=item.answer,
+        letter=letter,
+        evidence=tuple(_joined(cited)),
+        clip_ids=tuple(clip.clip_id for clip in cited),
+        binding=binding,
+    )
+
+
+def _joined(clips: Sequence[ClipCaption]) -> list[Span]:
+    """The stretches that clips cover together, in order."""
+    spans: list[Span] = []
+    for clip in clips:
+        if spans and clip.start <= spans[-1].end:
+            spans[-1] = Span(start=spans[-1].start, end=max(spans[-1].end, clip.end))
+        else:
+            spans.append(Span(start=clip.start, end=clip.end))
+    return spans

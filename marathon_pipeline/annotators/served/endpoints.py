@@ -1,0 +1,197 @@
+"""The endpoints of a model: which there are, which of them answer, and which one a request goes to."""
+
+import asyncio
+import hashlib
+import heapq
+import itertools
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from marathon_pipeline.annotators.served.settings import ModelSettings
+from marathon_pipeline.annotators.served.width import Width
+from marathon_pipeline.errors import Failed, UserError
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+_DNS = "dns+"
+_READ_AGAIN_SECONDS = 10.0
+_DOWN_SECONDS = (1.0, 30.0)  # after the first failure to connect, and at most
+_CROWDED = 2.0  # widths of requests at one endpoint: what it knows is not worth the wait where another is idle
+
+
+class Endpoint:
+    """One replica: its connections, its slots, and whether it answers."""
+
+    def __init__(self, url: str, settings: ModelSettings, key: str) -> None:
+        self.url, self._settings, self._key = url, settings, key
+        self.width = Width(settings.max_in_flight)
+        self.in_flight = 0
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._number = itertools.count()
+        self._client: AsyncOpenAI | None = None
+        self.down_until = 0.0
+        self._failures = 0
+        self._shared_seconds, self._told = 0.0, time.monotonic()
+
+    @property
+    def client(self) -> "AsyncOpenAI":
+        if self._client is None:
+            import openai
+
+            most = self._settings.max_in_flight + 1
+            limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most, max_keepalive_connections=most)
+            http = openai.DefaultAsyncHttpxClient(limits=limits, timeout=self._settings.timeout_seconds)
+            self._client = openai.AsyncOpenAI(
+                base_url=self.url, api_key=self._key or "none", max_retries=0, http_client=http
+            )
+        return self._client
+
+    @property
+    def load(self) -> float:
+        return (self.in_flight + len(self._waiting)) / self.width.value
+
+    @asynccontextmanager
+    async def slot(self, urgent: bool) -> AsyncIterator[None]:
+        """Wait for one; what is urgent goes ahead of what is not."""
+        if self.in_flight >= int(self.width.value) or self._waiting:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._waiting, (not urgent, next(self._number), turn))
+            self._wake()
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._leave()
+                raise
+        else:
+            self._enter()
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def _enter(self) -> None:
+        self._tick()
+        self.in_flight += 1
+
+    def _leave(self) -> None:
+        self._tick()
+        self.in_flight -= 1
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting and self.in_flight < int(self.width.value):
+            turn = heapq.heappop(self._waiting)[2]
+            if not turn.cancelled():
+                self._enter()
+                turn.set_result(None)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self._shared_seconds += (now - self._told) / max(1, self.in_flight)
+        self._told = now
+
+    def shared_seconds(self) -> float:
+        """A clock that runs the slower the more requests share the server; a request's own time is read off it."""
+        self._tick()
+        return self._shared_seconds
+
+    def answers(self) -> None:
+        self._failures = 0
+
+    def is_down(self) -> None:
+        self._failures += 1
+        first, most = _DOWN_SECONDS
+        self.down_until = time.monotonic() + min(most, first * 2 ** (self._failures - 1))
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+
+class Endpoints:
+    """All replicas of a model."""
+
+    def __init__(self, settings: ModelSettings, key: str) -> None:
+        self._settings, self._key = settings, key
+        self._all: dict[str, Endpoint] = {}
+        self._read = float("-inf")
+        self._reading = asyncio.Lock()
+
+    async def current(self) -> list[Endpoint]:
+        """Read again what the setting names, now and then; those that are gone finish what they have."""
+        async with self._reading:
+            if time.monotonic() - self._read > _READ_AGAIN_SECONDS:
+                try:
+                    urls = await asyncio.to_thread(urls_of, self._settings)
+                except UserError:
+                    if not self._all:
+                        raise
+                    urls = list(self._all)  # a file that is being replaced, a name server that is away
+                self._all = {url: self._all.get(url) or Endpoint(url, self._settings, self._key) for url in urls}
+                self._read = time.monotonic()
+        return list(self._all.values())
+
+    async def choose(self, key: str) -> Endpoint:
+        """The replica for a key: always the same one (rendezvous hashing), unless it is down or crowded.
+
+        Raises Failed `server_unreachable` where all are down for longer than the job's patience.
+        """
+        began = time.monotonic()
+        while True:
+            endpoints, now = await self.current(), time.monotonic()
+            up = [endpoint for endpoint in endpoints if endpoint.down_until <= now]
+            if up:
+                ranked = sorted(up, key=lambda endpoint: _rank(endpoint.url, key), reverse=True)
+                return next((e for e in ranked if e.load <= _CROWDED), min(ranked, key=lambda e: e.load))
+            if now - began > self._settings.patience_seconds:
+                names = ", ".join(endpoint.url for endpoint in endpoints) or str(self._settings.endpoints)
+                raise Failed("server_unreachable", f"{self._settings.model}: no answer from {names}", transient=True)
+            await asyncio.sleep(min(1.0, max(0.05, min(e.down_until for e in endpoints) - now) if endpoints else 1.0))
+
+    async def close(self) -> None:
+        for endpoint in self._all.values():
+            await endpoint.close()
+
+
+def urls_of(settings: ModelSettings) -> list[str]:
+    """The URLs that the setting `endpoints` stands for now. Raises UserError."""
+    named = settings.endpoints
+    if isinstance(named, tuple):
+        return [url.rstrip("/") for url in named]
+    if named.startswith(_DNS):
+        return _addresses(named.removeprefix(_DNS).rstrip("/"))
+    if named.startswith(("http://", "https://")):
+        return [named.rstrip("/")]
+    try:
+        lines = Path(named).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"endpoints of {settings.model}: {named}: cannot be read ({type(error).__name__})") from None
+    urls = [line.strip().rstrip("/") for line in lines if line.strip() and not line.startswith("#")]
+    if wrong := [url for url in urls if not url.startswith(("http://", "https://"))]:
+        raise UserError(f"{named}: `{wrong[0]}` is no URL, such as http://10.0.0.7:8000/v1")
+    return list(dict.fromkeys(urls))
+
+
+def _addresses(url: str) -> list[str]:
+    parts = urlsplit(url)
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise UserError(f"endpoints {_DNS}{url}: the name does not resolve ({error.strerror})") from None
+    hosts = sorted({str(address[4][0]) for address in found})
+    return [
+        urlunsplit(parts._replace(netloc=f"{f'[{host}]' if ':' in host else host}:{parts.port or 80}"))
+        for host in hosts
+    ]
+
+
+def _rank(url: str, key: str) -> bytes:
+    return hashlib.sha256(f"{url}\n{key}".encode()).digest()

@@ -1,0 +1,235 @@
+"""Sending requests: to the right replica, as many at once as it bears, again where trying again can help."""
+
+import asyncio
+import base64
+import hashlib
+import os
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from marathon_pipeline.annotators.served.endpoints import Endpoint, Endpoints
+from marathon_pipeline.annotators.served.settings import ModelSettings
+from marathon_pipeline.errors import Failed, Unfinished, UserError
+from marathon_pipeline.records import digest
+
+_PAUSE_SECONDS = (0.5, 30.0)  # before the first retry, and at most
+_KNOWN_PREFIXES = 4096
+_PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+
+
+class Request(NamedTuple):
+    """What is asked of a model, without where and by whom. `pictures`: JPEGs, shown before the first question."""
+
+    messages: tuple[Mapping[str, str], ...]  # role and content
+    schema_name: str
+    schema: Mapping[str, Any]
+    seed: int
+    shared: str  # what the first question begins with; requests that share it are asked after one another
+    pictures: tuple[bytes, ...] = ()
+
+
+class Reply(NamedTuple):
+    id: str
+    finish: str
+    text: str
+    refusal: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    seconds: float
+    gpu_seconds: float
+
+
+class Sender(Protocol):
+    """What a request is given to."""
+
+    async def send(self, request: Request, hashed: str) -> Reply:
+        """`hashed`: `hash_of` the request. Raises Failed, or Unfinished where the run is to end first."""
+        ...
+
+    def stop(self) -> None:
+        """Begin nothing more; what is under way may end."""
+        ...
+
+
+def hash_of(request: Request, settings: ModelSettings) -> str:
+    """sha256 of all that decides the answer."""
+    return digest(
+        [
+            settings.name,
+            settings.temperature,
+            settings.answer_tokens,
+            list(request.messages),
+            [request.schema_name, request.schema],
+            request.seed,
+            [settings.frames.send, [hashlib.sha256(picture).hexdigest() for picture in request.pictures]],
+        ]
+    )
+
+
+def body_of(request: Request, settings: ModelSettings) -> dict[str, Any]:
+    """The request as OpenAI's chat completions take it."""
+    messages: list[dict[str, Any]] = [dict(message) for message in request.messages]
+    if request.pictures:
+        first = next(message for message in messages if message["role"] == "user")
+        first["content"] = [*_shown(request.pictures, settings), {"type": "text", "text": first["content"]}]
+    return {
+        "model": settings.model,
+        "messages": messages,
+        "temperature": settings.temperature,
+        "seed": request.seed,
+        "max_tokens": settings.answer_tokens,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": request.schema_name, "strict": True, "schema": request.schema},
+        },
+    }
+
+
+def _shown(pictures: Sequence[bytes], settings: ModelSettings) -> list[dict[str, Any]]:
+    encoded = [base64.b64encode(picture).decode() for picture in pictures]
+    if settings.frames.send == "video":
+        return [{"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{','.join(encoded)}"}}]
+    return [{"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{each}"}} for each in encoded]
+
+
+class Pool:
+    """Sends to a model's endpoints. For one event loop."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self._settings = settings
+        self._key = key_of(settings)
+        self._endpoints = Endpoints(settings, self._key)
+        self._prefixes: OrderedDict[str, asyncio.Event] = OrderedDict()
+        self._stopped = False
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    async def send(self, request: Request, hashed: str) -> Reply:
+        """The first request of a prefix goes ahead, so that the server computes it once; the others follow."""
+        if not request.shared:
+            return await self._until_answered(request, hashed, urgent=False)
+        prefix = digest([request.messages[0], request.shared])
+        leader = self._prefixes.get(prefix)
+        if leader is None:
+            leader = self._prefixes[prefix] = asyncio.Event()
+            while len(self._prefixes) > _KNOWN_PREFIXES:
+                self._prefixes.popitem(last=False)[1].set()
+            try:
+                return await self._until_answered(request, prefix, urgent=False)
+            finally:
+                leader.set()
+        await leader.wait()
+        return await self._until_answered(request, prefix, urgent=True)
+
+    async def _until_answered(self, request: Request, place: str, *, urgent: bool) -> Reply:
+        failure, wait = Failed("server_error"), 0.0
+        for attempt in range(self._settings.retries + 1):
+            if attempt:
+                first, most = _PAUSE_SECONDS
+                await asyncio.sleep(max(wait, random.uniform(0, min(most, first * 2**attempt))))  # noqa: S311
+            if self._stopped:
+                raise Unfinished
+            endpoint = await self._endpoints.choose(place)
+            async with endpoint.slot(urgent):
+                if self._stopped:
+                    raise Unfinished
+                reply = await self._once(endpoint, request)
+            if isinstance(reply, Reply):
+                return reply
+            failure, wait = reply
+        raise failure
+
+    async def _once(self, endpoint: Endpoint, request: Request) -> "Reply | tuple[Failed, float]":
+        """The reply, or a failure that may pass with how long the server asks to wait. Raises any other failure."""
+        import openai
+
+        began, shared = time.monotonic(), endpoint.shared_seconds()
+        try:
+            async with asyncio.timeout(self._settings.timeout_seconds):
+                completion = await endpoint.client.chat.completions.create(**body_of(request, self._settings))
+            took = time.monotonic() - began
+            gpu_seconds = (endpoint.shared_seconds() - shared) * self._settings.gpus
+            reply = reply_of(completion.model_dump(), took, gpu_seconds)
+        except (TimeoutError, openai.APITimeoutError):
+            endpoint.width.refused()
+            return self._passing("timeout", endpoint, f"no answer within {self._settings.timeout_seconds:g} s"), 0.0
+        except openai.APIStatusError as error:
+            return self._refused(endpoint, error)
+        except openai.APIConnectionError as error:
+            endpoint.is_down()
+            return self._passing("server_unreachable", endpoint, str(error.__cause__ or error)), 0.0
+        except (openai.OpenAIError, ValueError, KeyError, TypeError) as error:  # an answer that is none
+            return self._passing("server_error", endpoint, f"unreadable: {error}"), 0.0
+        endpoint.answers()
+        endpoint.width.answered(took)
+        return reply
+
+    def _refused(self, endpoint: Endpoint, error: Any) -> "tuple[Failed, float]":
+        said = _said(error)
+        if error.status_code not in _PASSING:
+            raise rejected(self._settings, endpoint.url, error.status_code, said)
+        endpoint.answers()
+        if error.status_code == 429:
+            endpoint.width.refused()
+            return self._passing("server_busy", endpoint, said), _retry_after(error.response.headers)
+        return self._passing("server_error", endpoint, f"HTTP {error.status_code} {said}"), 0.0
+
+    def _passing(self, reason: str, endpoint: Endpoint, said: str) -> Failed:
+        return Failed(reason, f"{self._settings.model} at {endpoint.url}: {said[:200]}", transient=True)
+
+    async def close(self) -> None:
+        await self._endpoints.close()
+
+
+def rejected(settings: ModelSettings, url: str, status: int, said: str) -> Failed:
+    """What a server will answer again, however often it is asked."""
+    where = f"{settings.model} at {url}"
+    if status in (401, 403):
+        return Failed("unauthorized", f"{where}: HTTP {status}: set api_key_env, and the variable that it names")
+    if "context length" in said or "maximum context" in said or "max_model_len" in said:
+        return Failed("context", f"{where}: {said[:200]}; set context_tokens to what the server holds")
+    return Failed("rejected", f"{where}: HTTP {status}: {said[:200]}")
+
+
+def reply_of(completion: Mapping[str, Any], seconds: float, gpu_seconds: float) -> Reply:
+    """Raises KeyError, TypeError or ValueError where a server's JSON is no completion."""
+    (choice, *_), usage = completion["choices"], completion.get("usage") or {}
+    message = choice["message"]
+    return Reply(
+        id=str(completion.get("id") or ""),
+        finish=str(choice.get("finish_reason") or ""),
+        text=message.get("content") or "",
+        refusal=message.get("refusal") or "",
+        prompt_tokens=usage.get("prompt_tokens") or 0,
+        cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+        completion_tokens=usage.get("completion_tokens") or 0,
+        seconds=round(seconds, 3),
+        gpu_seconds=round(gpu_seconds, 4),
+    )
+
+
+def key_of(settings: ModelSettings) -> str:
+    """Raises UserError where the variable that a job names is not set."""
+    if not settings.api_key_env:
+        return ""
+    key = os.environ.get(settings.api_key_env, "")
+    if not key:
+        raise UserError(f"{settings.model}: the environment variable {settings.api_key_env} (api_key_env) is not set")
+    return key
+
+
+def _said(error: Any) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    return str(body.get("message") or error.message)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    try:
+        return min(60.0, max(0.0, float(headers.get("retry-after", ""))))
+    except ValueError:
+        return 0.0

@@ -1,0 +1,169 @@
+"""The journal: every answer of a served model, kept as it arrives.
+
+`journal/<2 hex>/<video_id>/<stage>-<number>.jsonl`: immutable segments, joined into `<stage>.jsonl.gz` when the work
+ends. A line is an answer, or the text that the prompts of several share, once.
+"""
+
+import asyncio
+import gzip
+import hashlib
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.records import Record, Usage
+
+
+class Answer(Record):
+    """What came back for one request. `request`: sha256 of all that was asked."""
+
+    request: str
+    part: str
+    unit: str  # what was asked about, such as a clip's id
+    model: str
+    shared: str = ""  # sha256 of the text that the prompt begins with, which stands in a line of its own
+    prompt: str  # the rest of it
+    frames: str = ""  # sha256 over the pictures shown
+    id: str  # the server's name for it
+    finish: str
+    text: str
+    refusal: str = ""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+
+
+class Journal:
+    """The answers to one stage's questions about one video. For one event loop."""
+
+    def __init__(self, storage: Storage, stage: str, owner: str) -> None:
+        self._storage, self._stage = storage, stage
+        self._folder = journal_folder(owner)
+        self._answers: dict[str, list[Answer]] = {}
+        self._shared: dict[str, str] = {}
+        self._pending: list[str] = []
+        self._writing = asyncio.Lock()
+        self._whole = f"{self._folder}/{stage}.jsonl.gz"
+        self._segments: list[str] = []
+        self._read = False
+        self._reading = asyncio.Lock()
+
+    def _load(self) -> None:
+        begin = f"{self._folder}/{self._stage}-"
+        self._segments = [key for key in self._storage.keys(self._folder) if key.startswith(begin)]
+        lines = [line for key in self._segments for line in self._storage.read(key).splitlines()]
+        if self._storage.exists(self._whole):
+            lines = [*_unpacked(self._storage.read(self._whole)), *lines]
+        for line in lines:
+            self._replay(line)
+
+    def _replay(self, line: bytes) -> None:
+        try:
+            fields = json.loads(line)
+            if "shared_text" in fields:
+                self._shared[fields["shared"]] = fields["shared_text"]
+            else:
+                self._put(Answer.model_validate(fields))
+        except (ValueError, TypeError, KeyError, ValidationError):
+            return  # a damaged line is an answer that will be asked for again
+
+    def _put(self, answer: Answer) -> bool:
+        known = self._answers.setdefault(answer.request, [])
+        if answer in known:  # a kill between joining the segments and removing them leaves it twice
+            return False
+        known.append(answer)
+        return True
+
+    async def find(self, request: str) -> Sequence[Answer]:
+        """The answers to a request, oldest first. The first call reads what there is."""
+        async with self._reading:
+            if not self._read:
+                await asyncio.to_thread(self._load)
+                self._read = True
+        return tuple(self._answers.get(request, ()))
+
+    async def keep(self, answer: Answer, shared_text: str = "") -> None:
+        """Returns once the answer is on record. Those that arrive while one is written are written together.
+
+        `find` was called before.
+        """
+        if not self._put(answer):
+            return
+        if shared_text and answer.shared not in self._shared:
+            self._shared[answer.shared] = shared_text
+            self._pending.append(_shared_line(answer.shared, shared_text))
+        self._pending.append(answer.model_dump_json(exclude_defaults=True))
+        async with self._writing:
+            if self._pending:  # else the one before has written it
+                lines, self._pending = self._pending, []
+                try:
+                    await asyncio.to_thread(self._write, lines)
+                except BaseException:
+                    self._pending[:0] = lines
+                    raise
+
+    def _write(self, lines: Iterable[str]) -> None:
+        last = self._segments[-1].rpartition("-")[2].removesuffix(".jsonl") if self._segments else "0"
+        key = f"{self._folder}/{self._stage}-{int(last) + 1:06d}.jsonl"
+        self._storage.write(key, "".join(f"{line}\n" for line in lines).encode())
+        self._segments.append(key)
+
+    def join(self) -> None:
+        """Make one file of the segments. It is there before they go, so a kill loses nothing."""
+        if not self._segments:
+            return
+        lines = [_shared_line(digest, text) for digest, text in self._shared.items()]
+        lines += [answer.model_dump_json(exclude_defaults=True) for each in self._answers.values() for answer in each]
+        self._storage.write(self._whole, gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0))
+        for key in self._segments:
+            self._storage.remove(key)
+        self._segments = []
+
+    def usage(self, part: str) -> tuple[Usage, ...]:
+        """What a part of the work has cost up to now, by model."""
+        totals: dict[str, Counter[str]] = {}
+        for answer in (answer for answers in self._answers.values() for answer in answers if answer.part == part):
+            total = totals.setdefault(answer.model, Counter())
+            total["requests"] += 1
+            total.update(answer.model_dump(include=set(Usage.model_fields) - {"model"}))
+        return tuple(Usage.model_validate({"model": model, **total}) for model, total in sorted(totals.items()))
+
+
+@dataclass
+class Answers:
+    """What was answered, and is still to be asked, for one part of a stage's work on a video.
+
+    `rounds`: a question that comes to no good answer is asked anew, as another request, in each round from the first
+    to the last. One more is added where failures are retried; where work is forced, it begins behind the last one.
+    """
+
+    journal: Journal
+    part: str
+    rounds: tuple[int, int] = (0, 0)
+    lost: Counter[str] = field(default_factory=Counter)
+
+    def lose(self, reason: str, count: int = 1) -> None:
+        """Something will be missing from the rows."""
+        self.lost[reason] += count
+
+
+def journal_folder(owner: str) -> str:
+    return f"journal/{hashlib.sha256(owner.encode()).hexdigest()[:2]}/{owner}"
+
+
+def _unpacked(data: bytes) -> list[bytes]:
+    try:
+        return gzip.decompress(data).splitlines()
+    except (OSError, EOFError, zlib.error):
+        return []  # damaged: its answers will be asked for again
+
+
+def _shared_line(shared: str, text: str) -> str:
+    return json.dumps({"shared": shared, "shared_text": text}, ensure_ascii=False)
