@@ -29,7 +29,7 @@ from marathon_pipeline.taxonomy import Task
 class Measured:
     """An `Annotator`. Its methods never wait; the same input gives the same records."""
 
-    name = "measured/3"  # the number changes with what is written
+    name = "measured/4"  # the number changes with what is written
 
     def __init__(self) -> None:
         self._last: tuple[tuple[Record, ...], Material, str] | None = None
