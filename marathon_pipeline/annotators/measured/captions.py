@@ -38,8 +38,8 @@ def _temporality(timeline: Timeline, story: list[Happening]) -> str:
 
 
 def _is_one(timeline: Timeline) -> bool:
-    """Whether what is in view, and the view, are there from the window's beginning to its end."""
-    facts = timeline.of_kind("setting", "visible")
+    """Whether what is in view, and the view, are there from the window's beginning to its end; no glimpse is."""
+    facts = timeline.of_kind("setting", "visible", "glimpse")
     return all(fact.start <= timeline.start and fact.end >= timeline.end for fact in facts)
 
 
