@@ -332,6 +332,13 @@ def test_a_server_may_ignore_schemas() -> None:
         assert ask(obeying, probe)[0].value == {"word": "kite"}
 
 
+def test_texts_are_filled_in_a_schema_of_parts() -> None:
+    with served.running(faults={"fill": 1}) as server:
+        (reply,) = ask(server, request("something", schema=ODD[-1]))
+    validate(reply.value, ODD[-1])
+    assert {name for thing in reply.value["things"] for name in thing["name"].split()} == {"blue"}
+
+
 def is_good(reply: Reply) -> bool:
     try:
         validate(reply.value, SCHEMAS["clip_caption"])

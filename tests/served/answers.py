@@ -45,7 +45,7 @@ def asked(request: Mapping[str, Any]) -> Asked:
         frames=shown,
         code=code[1] if code else "",
         name=wanted.get("name", ""),
-        schema=wanted.get("schema"),
+        schema=_inlined(wanted["schema"], wanted["schema"].get("$defs", {})) if "schema" in wanted else None,
         task=_task(user) if wanted.get("name", "").startswith("qa_") else "",
         prompt="".join(f"<|{role}|>{_drawn_out(frames)}{text}<|end|>" for role, text, frames in turns),
     )
@@ -56,7 +56,7 @@ def answer(to: Asked) -> Any:
     teller = Teller(to.frames or to.conversation)
     if to.schema is None:
         return teller.text(400)
-    value = _value(to.schema, {"reference": to.code or "none"}, teller, to.schema.get("$defs", {}))
+    value = _value(to.schema, {"reference": to.code or "none"}, teller)
     if to.frames and "scene" in value:  # frames decide a caption, and what else is asked only its last words
         bound = to.schema["properties"]["scene"].get("maxLength", 4000)
         value["scene"] = _cut(f"{value['scene']} {Random(to.conversation).choice(WORDS['light'])}", bound)
@@ -97,24 +97,30 @@ def _digest(*texts: str) -> str:
     return hasher.hexdigest()
 
 
-def _value(schema: Mapping[str, Any], given: Any, teller: "Teller", defs: Mapping[str, Any], name: str = "") -> Any:
-    """A value of a schema; given: the parts of it that are known already."""
+def _inlined(schema: Any, defs: Mapping[str, Any]) -> Any:
+    """A schema with what it refers to in its place."""
+    if not defs or not isinstance(schema, dict):
+        return schema
     if "$ref" in schema:
-        schema = defs[schema["$ref"].rpartition("/")[2]]
+        return _inlined(defs[schema["$ref"].rpartition("/")[2]], defs)
+    return {key: _inlined(part, defs) for key, part in schema.items() if key != "$defs"}
+
+
+def _value(schema: Mapping[str, Any], given: Any, teller: "Teller", name: str = "") -> Any:
+    """A value of a schema; given: the parts of it that are known already."""
     kind = schema.get("type")
     if "enum" in schema:
         return given if given is not None else teller.random.choice(schema["enum"])
     if kind == "object":
         given = given or {}
-        return {key: _value(part, given.get(key), teller, defs, key) for key, part in schema["properties"].items()}
+        return {key: _value(part, given.get(key), teller, key) for key, part in schema["properties"].items()}
     if kind == "array":
         items = schema["items"]
-        items = defs[items["$ref"].rpartition("/")[2]] if "$ref" in items else items
         least = schema.get("minItems", 0)
         most = schema.get("maxItems", max(least, 6))
         if given is None:
             given = _list(items, least, most, teller, name)
-        return [_value(items, each, teller, defs) for each in given[:most]]
+        return [_value(items, each, teller) for each in given[:most]]
     if kind == "string":
         bound = schema.get("maxLength", 4000)
         return _cut(given, bound) if given is not None else teller.about(name, bound)
