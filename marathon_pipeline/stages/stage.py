@@ -36,7 +36,7 @@ def of_part(rows: Mapping[type[Record], Sequence[Any]], part: str) -> Mapping[ty
 
 
 async def together(
-    work: Sequence[Coroutine[Any, Any, T]], allowed: type[E] | tuple[()] = ()
+    work: Sequence[Coroutine[Any, Any, T]], allowed: type[E] | tuple[type[E], ...] = ()
 ) -> tuple[list[T], list[E]]:
     """Do all of it, each to its end, and return what came of it and the errors of the allowed kind, in order.
 
