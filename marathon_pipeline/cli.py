@@ -15,7 +15,9 @@ from marathon_pipeline import __version__
 from marathon_pipeline.errors import Failed, UserError, defect
 
 if TYPE_CHECKING:
+    from marathon_pipeline.job import PlanRow
     from marathon_pipeline.pipeline.plan import Selection
+    from marathon_pipeline.pipeline.status import DatasetStatus
 
 OK, SOMETHING_FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 3
 _INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
@@ -155,7 +157,7 @@ def plan(
     )
     if as_json:
         return _print_json([row.model_dump() for row in rows])
-    if not any(row.stale or row.waiting for row in rows):
+    if not any(row.stale or row.waiting or row.estimate for row in rows):
         out.print("nothing to do: everything is fresh")
         return None
     table = Table("stage", "task", "stale", "waiting", "why", box=None, pad_edge=False)
@@ -164,30 +166,104 @@ def plan(
             why = ", ".join(f"{reason} {count}" for reason, count in sorted(row.why.items()))
             table.add_row(row.stage, row.part, str(row.stale or ""), str(row.waiting or ""), why)
     out.print(table)
+    if any(row.estimate for row in rows):
+        _print_estimates(rows)
     return None
+
+
+def _print_estimates(rows: "list[PlanRow]") -> None:
+    from marathon_pipeline.pipeline.estimate import Estimate
+
+    by_stage: dict[str, Estimate] = {}
+    for row in rows:
+        if row.estimate is not None:
+            by_stage[row.stage] = by_stage.get(row.stage, Estimate()).plus(row.estimate)
+    total = Estimate()
+    for estimate in by_stage.values():
+        total = total.plus(estimate)
+    table = Table("stage", "requests", "tokens", "GPU-h", "money", "storage", "from", box=None, pad_edge=False)
+    for stage, cost in (*by_stage.items(), ("all", total)):
+        table.add_row(
+            stage,
+            f"{cost.requests:,.0f}",
+            f"{cost.tokens:,.0f}",
+            f"{cost.gpu_hours:,.2f}" if cost.gpu_hours else "",
+            f"{cost.money:,.2f}" if cost.money else "",
+            f"{cost.storage_bytes / 1e9:,.2f} GB" if cost.storage_bytes else "",
+            "what was spent before" if cost.measured else "assumptions: run a pilot first (--sample)",
+        )
+    out.print("\nestimated, for videos whose length is not known as for one of mean length:")
+    out.print(table)
 
 
 @app.command()
 def status(dataset: DatasetArgument, as_json: JsonOption = False) -> None:
     """Where a dataset stands: per stage what is ok, filtered and failed, and why."""
-    from marathon_pipeline.dataset.dataset import Dataset
-    from marathon_pipeline.pipeline.status import status as read_status
+    from marathon_pipeline.job import status_of
 
-    stages = read_status(Dataset(dataset))
+    found = status_of(dataset)
     if as_json:
-        return _print_json([stage.model_dump() for stage in stages])
-    table = Table("stage", "ok", "filtered", "failed", "rows", "speed", box=None, pad_edge=False)
-    for stage in stages:
+        return _print_json(found.model_dump())
+    table = Table("stage", "ok", "filtered", "failed", "rows", "lost", "speed", box=None, pad_edge=False)
+    for stage in found.stages:
         table.add_row(
             stage.stage,
             str(stage.ok),
             _counts(stage.filtered),
             _counts(stage.failed),
             str(stage.items),
+            _counts(stage.lost) if stage.lost else "",
             f"{stage.speed:.1f} x real time" if stage.speed else "",
         )
     out.print(table)
+    if found.spent:
+        _print_spent(found)
     return None
+
+
+def _print_spent(found: "DatasetStatus") -> None:
+    table = Table(
+        "stage",
+        "task",
+        "model",
+        "requests",
+        "prompt",
+        "cached",
+        "answer",
+        "seconds",
+        "GPU-h",
+        "money",
+        box=None,
+        pad_edge=False,
+    )
+    for row in found.spent:
+        usage = row.usage
+        table.add_row(
+            row.stage,
+            row.part,
+            usage.model,
+            f"{usage.requests:,}",
+            f"{usage.prompt_tokens:,}",
+            f"{usage.cached_tokens:,}",
+            f"{usage.completion_tokens:,}",
+            f"{usage.seconds:,.0f}",
+            f"{usage.gpu_seconds / 3600:.3f}",
+            f"{row.money:,.2f}" if row.money else "",
+        )
+    out.print()
+    out.print(table)
+    for title, amounts in (
+        ("per thousand accepted QA", found.per_thousand_qa),
+        ("per hour of video", found.per_video_hour),
+        ("left of the budget", found.left),
+    ):
+        if amounts:
+            said = ", ".join(f"{name.replace('_', ' ')} {amount:,.6g}" for name, amount in amounts.items())
+            out.print(f"{title}: {said}", markup=False)
+    for stage in found.stages:
+        if stage.probed:
+            mixed = stage.lost.get("other_pictures", 0)
+            out.print(f"captioned again: {stage.probed} clips, {mixed} of them were captions of other pictures")
 
 
 @app.command()
@@ -208,6 +284,8 @@ def show(dataset: DatasetArgument, video_id: Annotated[str, typer.Argument()], a
 def tasks(
     check: Annotated[bool, typer.Option("--check", help="Look for faults in the templates.")] = False,
     show: Annotated[str, typer.Option("--show", metavar="TASK", help="All that a task's template says.")] = "",
+    video: Annotated[str, typer.Option("--video", metavar="ID", help="With --show: the prompt for this video.")] = "",
+    dataset: Annotated[str, typer.Option("--dataset", help="With --video: the dataset that it is in.")] = "",
     templates: Annotated[Path | None, typer.Option("--templates", help="A folder of templates of your own.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -224,6 +302,15 @@ def tasks(
             out.print(f"{len(problems)} problems" if problems else "the templates are sound", markup=False)
         raise typer.Exit(BAD_INPUT if problems else OK)
     taxonomy = load_taxonomy(templates)
+    if video:
+        if not (show and dataset):
+            raise UserError("--video ID goes with --show TASK and --dataset DATASET")
+        from marathon_pipeline.job import prompts_of
+
+        for title, text in prompts_of(dataset, show, video, templates):
+            out.print(f"=== {title}", markup=False)
+            out.print(text, markup=False)
+        return None
     if show:
         return _print_json(taxonomy.task(show).rendered_rules())
     if as_json:

@@ -7,9 +7,10 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from marathon_pipeline.annotators.served.settings import ModelSettings
+from marathon_pipeline.annotators.served.settings import ModelSettings, Price
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.pipeline.settings import RunSettings
+from marathon_pipeline.pipeline.spending import Budget
 from marathon_pipeline.pipeline.stage_list import ANNOTATED, StageSettings
 from marathon_pipeline.release.settings import ReleaseSettings
 from marathon_pipeline.shipped import shipped
@@ -72,7 +73,13 @@ class JobConfig(StageSettings):
     annotators: AnnotatorSettings = AnnotatorSettings()
     release: NamedRelease | None = None  # none: a run writes no release
     audit: AuditSettings | None = None  # none: a run writes no report
+    budget: Budget = Budget()
     run: RunSettings = RunSettings()
+
+    @property
+    def prices(self) -> dict[str, Price]:
+        """By the name that a model has in the tables."""
+        return {model.name: model.price for model in self.models.values()}
 
     @field_validator("tasks")
     @classmethod

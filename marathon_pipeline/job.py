@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -15,18 +16,21 @@ from marathon_pipeline.annotators.measured.annotator import Measured
 from marathon_pipeline.annotators.served.annotator import Served
 from marathon_pipeline.audit.report import audit_is_current, write_audit
 from marathon_pipeline.audit.statistics import Statistics
-from marathon_pipeline.config import JobConfig, parse_job
+from marathon_pipeline.config import MEASURED, JobConfig, parse_job
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import UserError
+from marathon_pipeline.pipeline.estimate import Estimate, Estimator
 from marathon_pipeline.pipeline.ingest import gather, sample
 from marathon_pipeline.pipeline.plan import Planner, Selection, whole_plan
 from marathon_pipeline.pipeline.progress import RunProgress
 from marathon_pipeline.pipeline.purge import settle
 from marathon_pipeline.pipeline.run import rebuild_ledger, run
+from marathon_pipeline.pipeline.show import tree
+from marathon_pipeline.pipeline.spending import Budget
 from marathon_pipeline.pipeline.stage_list import build_stages
-from marathon_pipeline.pipeline.status import status
-from marathon_pipeline.records import Outcome, Source
+from marathon_pipeline.pipeline.status import DatasetStatus, dataset_status, status
+from marathon_pipeline.records import Format, Outcome, Source
 from marathon_pipeline.release.plan import next_revision, stale_tasks
 from marathon_pipeline.release.settings import ReleaseSettings
 from marathon_pipeline.release.write import write_release
@@ -52,6 +56,7 @@ class PlanRow(BaseModel):
     stale: int = 0
     waiting: int = 0
     why: dict[str, int] = {}
+    estimate: Estimate | None = None  # where served models write
 
 
 def run_job(
@@ -81,9 +86,11 @@ def run_job(
             rebuild_ledger(dataset, stages)
         with RunProgress(console) as progress:
             sources = _chosen(gathered.sources, count, seed)
-            result = run(dataset, stages, sources, config.run, selection, lease, progress)
+            result = run(dataset, stages, sources, config.run, selection, lease, progress, config.budget, config.prices)
         purged += [*result.purged, *settle(dataset)]
         lines = [*_stage_lines(dataset), *_failure_lines(result.failed), *(f"purge    {gone}" for gone in purged)]
+        if result.budget:
+            lines.append(f"budget   {result.budget}; raise it to go on")
         if result.full:
             limit = f"run.max_local_bytes, {config.run.max_local_bytes:,} bytes"
             lines.append(f"full     the originals that are kept have reached {limit}: raise it, or keep fewer")
@@ -115,7 +122,9 @@ def plan_job(
         gathered = gather(dataset, inputs)
         _refuse_unknown(selection, gathered.sources, dataset)
         sources = _chosen(gathered.sources, count, seed)
-        planner = Planner(_stages(config, taxonomy, dataset.storage), dataset.ledger, selection)
+        stages = _stages(config, taxonomy, dataset.storage)
+        planner = Planner(stages, dataset.ledger, selection)
+        estimator = _estimator(config, dataset)
         for work in whole_plan(planner, list(sources.values()), selection):
             for part in (*work.stale, *work.waiting):
                 row = row_of(work.stage.name, part)
@@ -123,6 +132,9 @@ def plan_job(
                 row.waiting += part in work.waiting
                 if part in work.why:
                     row.why[work.why[part]] = row.why.get(work.why[part], 0) + 1
+            for (stage, part), estimate in estimator.of(work, planner.stages).items() if estimator else ():
+                row = row_of(stage, part)
+                row.estimate = estimate if row.estimate is None else row.estimate.plus(estimate)
         if config.release is not None and not selection.until:
             changing = sorted({part for stage, part in rows if stage in ("qa", "verify")})
             settled = stale_tasks(dataset, config.release.name, config.release.settings(), taxonomy)
@@ -131,6 +143,42 @@ def plan_job(
             for task in sorted(settled - set(changing)):
                 row_of("release", task).stale = 1
     return list(rows.values())
+
+
+def _estimator(config: JobConfig, dataset: Dataset) -> Estimator | None:
+    """None where no model is served: then there is nothing to estimate."""
+    if set(config.annotators.model_dump().values()) == {MEASURED}:
+        return None
+    return Estimator(dataset.ledger, dataset.storage.total_bytes(), config.prices)
+
+
+def status_of(url: str) -> DatasetStatus:
+    """Where a dataset stands; prices and budget are those of the job that it was last run with."""
+    dataset = Dataset(url)
+    try:
+        config = _own_job(dataset)
+    except UserError:  # it stands where it stands, also without prices
+        return dataset_status(dataset, Budget(), {})
+    return dataset_status(dataset, config.budget, config.prices)
+
+
+def prompts_of(url: str, task_id: str, video_id: str, templates: Path | None) -> Iterator[tuple[str, str]]:
+    """The very messages that are sent for a task's questions about a video, each with a title."""
+    dataset = Dataset(url)
+    config = _own_job(dataset)
+    taxonomy = load_taxonomy(templates or config.templates)
+    task, model = taxonomy.task(task_id), config.models.get(config.annotators.qa)
+    if model is None:
+        raise UserError(f"{url}: annotators.qa is {MEASURED}, which is sent no prompts; name a served model in the job")
+    found = tree(dataset, video_id)
+    if not found.captions or found.summary is None:
+        raise UserError(f"{video_id}: has no captions yet; run the job until summarize first")
+    if task.reads == ("global",):
+        raise UserError(f"{task_id}: no model is asked; its answer is the summary that `marathon show` prints")
+    asked = Served(model, taxonomy)
+    for format in get_args(Format):
+        for role, text in asked.qa_messages(task, format, found.captions, found.events, found.summary):
+            yield f"{task_id}, {format}, {role}", text
 
 
 def release_dataset(url: str, name: str, console: Console) -> str:

@@ -279,7 +279,8 @@ class Outcome(Record):
     items: int = Field(default=0, ge=0)
     videos: tuple[str, ...] = ()  # in `download`: the ids of the videos that the source holds
     video_seconds: float = 0.0  # length of the video worked on, where the stage knows it
-    lost: dict[str, int] = {}  # what is missing from the rows written, by reason
+    lost: dict[str, int] = {}  # what was written and came to no good, by reason
+    probed: int = 0  # clips that were captioned again, to see whether their pictures were mixed up
     usage: tuple[Usage, ...] = ()
     rounds: tuple[int, int] = (0, 0)  # the first and the last time that served models were asked anew, see `Answers`
 

@@ -24,6 +24,10 @@ class Annotator(Protocol):
         """Whether it only waits for servers, and takes no CPU of its own to speak of."""
         ...
 
+    def check(self) -> None:
+        """Raises UserError where it cannot do its work."""
+        ...
+
     def stop(self) -> None:
         """Ask nothing more; what is asked may still be answered. Its work then ends in `Unfinished`."""
         ...

@@ -148,10 +148,12 @@ class Answers:
     part: str
     rounds: tuple[int, int] = (0, 0)
     lost: Counter[str] = field(default_factory=Counter)
+    probed: int = 0  # clips that were captioned again
 
     def lose(self, reason: str, count: int = 1) -> None:
-        """Something will be missing from the rows."""
-        self.lost[reason] += count
+        """Something that was asked for came to no good."""
+        if count:
+            self.lost[reason] += count
 
 
 def journal_folder(owner: str) -> str:

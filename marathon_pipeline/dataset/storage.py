@@ -112,6 +112,10 @@ class Storage:
     def empty_partial(self) -> None:
         shutil.rmtree(self.partial(), ignore_errors=True)
 
+    def total_bytes(self) -> int:
+        """Of all keys."""
+        return sum(entry["size"] for batch in obstore.list(self._store) for entry in batch)
+
     def originals_bytes(self) -> int:
         """Of the downloads that lie here on the local disk; in an object store they take none of it."""
         return _bytes_below(self.root / "originals") if self.root is not None else 0

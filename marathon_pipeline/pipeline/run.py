@@ -15,12 +15,14 @@ from typing import Any
 
 import psutil
 
+from marathon_pipeline.annotators.served.settings import Price
 from marathon_pipeline.dataset.dataset import Dataset, original_key
 from marathon_pipeline.dataset.lease import Lease
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.pipeline.plan import Planner, Selection, Work
 from marathon_pipeline.pipeline.purge import Purged, holds_removed, remove
 from marathon_pipeline.pipeline.settings import RunSettings
+from marathon_pipeline.pipeline.spending import Budget, Spending, reached
 from marathon_pipeline.pipeline.work import Caller, Order, carry_out
 from marathon_pipeline.records import Outcome, Source, digest
 from marathon_pipeline.stages.stage import Stage
@@ -30,6 +32,7 @@ _OBJECT_STORE_BYTES = 128 * 2**20  # only ids and outcomes cross it; by default 
 _LIVES = 2  # a video that kills two workers or decoders is a failure, not an endless retry
 _STOPPING = (signal.SIGTERM,)  # Ray keeps SIGINT from its processes by itself
 _RAY_CORE = ("raylet", "gcs_server")
+_WEIGH_SECONDS = 60.0
 _REACH_SECONDS = 10.0
 _KILLED = ("worker_died", "decoder_killed")  # by somebody else, such as the out-of-memory killer: tried once more
 
@@ -38,6 +41,7 @@ _KILLED = ("worker_died", "decoder_killed")  # by somebody else, such as the out
 class RunResult:
     failed: list[Outcome] = field(default_factory=list)  # in this run
     stopped: bool = False  # by a signal or a full disk, with work left
+    budget: str = ""  # which limit of it is reached
     unfinished: bool = False  # some work waits for answers that are not to be had in this run
     full: bool = False  # what lies on the disk has reached the limit, and nothing in this run deletes any of it
     purged: list[Purged] = field(default_factory=list)  # while it ran
@@ -67,13 +71,17 @@ def run(
     selection: Selection,
     lease: Lease,
     watcher: Watcher | None = None,
+    budget: Budget | None = None,
+    prices: Mapping[str, Price] | None = None,
 ) -> RunResult:
     """Bring every selected video as far as the selection says. The lease is held by the caller.
 
     A first SIGINT or SIGTERM lets what is in flight end and be recorded; a second one drops it.
     """
     loop = _Loop(dataset, stages, sources, settings, selection, lease, watcher or Watcher())
+    loop.keep_to(budget or Budget(), prices or {})
     loop.fill()
+    loop.check_annotators()
     if loop.waiting:
         with _drain_on_signals(loop.stop), _ray(settings):
             loop.go()
@@ -109,6 +117,7 @@ class _Loop:
         self.result = RunResult()
         self.stop = threading.Event()
         self.flushed = time.monotonic()
+        self.bytes, self.weighed = 0, float("-inf")  # of the dataset, and when that was looked up
         self.removals = dataset.removals()
         self.gone: set[str] = set()  # sources that were purged while this runs
         self.unsettled: set[str] = set()  # those of them that are still to be removed
@@ -119,6 +128,32 @@ class _Loop:
 
     def queues(self) -> tuple[list[tuple[int, float, str, Work]], ...]:
         return self.ready, self.served, self.fetches
+
+    def keep_to(self, budget: Budget, prices: Mapping[str, Price]) -> None:
+        self.budget = budget
+        self.spending = Spending(prices, self.dataset.ledger)
+        self.check_budget()
+
+    def check_budget(self) -> None:
+        """Stop where it is reached; what the dataset takes is looked up now and then."""
+        totals = self.spending.totals()
+        if self.budget.storage_bytes is not None:
+            if time.monotonic() - self.weighed > _WEIGH_SECONDS:
+                self.bytes, self.weighed = self.dataset.storage.total_bytes(), time.monotonic()
+            totals["storage_bytes"] = self.bytes
+        self.result.budget = reached(self.budget, totals)
+        if self.result.budget:
+            self.stop.set()
+
+    def check_annotators(self) -> None:
+        """Before anything is begun that leads to them."""
+        begins = min((self.rank[entry[3].stage.name] for queue in self.queues() for entry in queue), default=None)
+        if begins is None or self.stop.is_set():
+            return
+        served = [stage for stage in self.planner.stages if is_served(stage) and self.rank[stage.name] >= begins]
+        for annotator in {id(stage.annotator): stage.annotator for stage in served}.values():
+            assert annotator is not None
+            annotator.check()
 
     def fill(self) -> None:
         """Find what is ready before anything has run."""
@@ -269,6 +304,8 @@ class _Loop:
             return
         if len(outcomes) < len(work.stale):
             self.result.unfinished = True
+        for outcome in outcomes:
+            self.spending.replace(self.dataset.ledger.get(outcome.stage, outcome.video_id, outcome.part), outcome)
         self.dataset.ledger.append(outcomes)
         for outcome in outcomes:
             self.planner.attempted(outcome)
@@ -333,6 +370,7 @@ class _Loop:
                 self.drop_removed()
             self.settle_removed()
             self.dataset.ledger.flush()
+            self.check_budget()
             self.flushed = time.monotonic()
 
 

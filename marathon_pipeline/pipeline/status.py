@@ -1,8 +1,12 @@
 """Where a dataset stands, from its ledger."""
 
+from collections.abc import Mapping
+
 from pydantic import BaseModel
 
+from marathon_pipeline.annotators.served.settings import Price
 from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.pipeline.spending import Budget, Spending, Spent
 from marathon_pipeline.pipeline.stage_list import STAGE_NAMES
 
 
@@ -17,6 +21,8 @@ class StageStatus(BaseModel):
     items: int = 0  # rows written
     seconds: float = 0.0  # of work
     video_seconds: float = 0.0  # worked on
+    lost: dict[str, int] = {}  # what was written and came to no good, by reason
+    probed: int = 0  # clips that were captioned again
 
     @property
     def entered(self) -> int:
@@ -28,6 +34,38 @@ class StageStatus(BaseModel):
         return self.video_seconds / self.seconds if self.seconds else 0.0
 
 
+class DatasetStatus(BaseModel):
+    """Where a dataset stands, what its models cost, and how much of the budget is left."""
+
+    stages: list[StageStatus]
+    spent: list[Spent]
+    left: dict[str, float]  # of the limits that the job sets
+    per_thousand_qa: dict[str, float]  # of those that were not rejected
+    per_video_hour: dict[str, float]
+
+
+def dataset_status(dataset: Dataset, budget: Budget, prices: Mapping[str, Price]) -> DatasetStatus:
+    spending = Spending(prices, dataset.ledger)
+    totals = spending.totals()
+    if budget.storage_bytes is not None:
+        totals["storage_bytes"] = dataset.storage.total_bytes()
+    stages = status(dataset)
+    by_name = {stage.stage: stage for stage in stages}
+    accepted = by_name["verify"].items - by_name["verify"].lost.get("rejected", 0)
+    hours = by_name["segment"].video_seconds / 3600
+    return DatasetStatus(
+        stages=stages,
+        spent=list(spending),
+        left={name: limit - totals[name] for name, limit in budget if limit is not None},
+        per_thousand_qa=_per(totals, accepted / 1000),
+        per_video_hour=_per(totals, hours),
+    )
+
+
+def _per(totals: Mapping[str, float], count: float) -> dict[str, float]:
+    return {name: total / count for name, total in totals.items() if total} if count > 0 else {}
+
+
 def status(dataset: Dataset) -> list[StageStatus]:
     stages = {name: StageStatus(stage=name) for name in STAGE_NAMES}
     for outcome in dataset.ledger:
@@ -35,6 +73,9 @@ def status(dataset: Dataset) -> list[StageStatus]:
         stage.seconds += outcome.seconds
         stage.video_seconds += outcome.video_seconds
         stage.items += outcome.items
+        stage.probed += outcome.probed
+        for reason, count in outcome.lost.items():
+            stage.lost[reason] = stage.lost.get(reason, 0) + count
         if outcome.status == "ok":
             stage.ok += 1
         else:

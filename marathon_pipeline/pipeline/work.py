@@ -95,7 +95,9 @@ async def _run_part(
     except Exception as error:
         failure = _failure(error)
     outcome = _outcome(stage, order, part, time.monotonic() - began, failure)
-    outcome = outcome.model_copy(update={"lost": dict(answers.lost), "usage": journal.usage(part)})
+    outcome = outcome.model_copy(
+        update={"lost": dict(answers.lost), "probed": answers.probed, "usage": journal.usage(part)}
+    )
     if failure is not None:
         return outcome, ()
     return outcome.model_copy(

@@ -21,4 +21,6 @@ class Verify:
         clips = {clip.clip_id: clip for clip in given.all(Clip)}
         seconds = max(clip.end for clip in clips.values())
         task, rules = self._taxonomy.tasks[part], self._taxonomy.rules
-        return [measure(pair, seconds, clips, task, rules) for pair in given.all(QAPair)]
+        verdicts = [measure(pair, seconds, clips, task, rules) for pair in given.all(QAPair)]
+        given.answers.lose("rejected", sum(bool(verdict.problems) for verdict in verdicts))
+        return verdicts

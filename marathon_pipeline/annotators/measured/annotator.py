@@ -37,6 +37,9 @@ class Measured:
     def __init__(self) -> None:
         self._last: tuple[tuple[Record, ...], Material, str] | None = None
 
+    def check(self) -> None:
+        """It needs nothing."""
+
     def stop(self) -> None:
         """It waits for nobody."""
 

@@ -7,7 +7,8 @@ from typing import Any, get_args
 from marathon_pipeline import wording
 from marathon_pipeline.annotators.protocol import Pictures
 from marathon_pipeline.annotators.served import prompts
-from marathon_pipeline.annotators.served.asking import Asker, Question
+from marathon_pipeline.annotators.served.asking import Asker, Question, first_request
+from marathon_pipeline.annotators.served.check import check
 from marathon_pipeline.annotators.served.pool import Pool, Sender
 from marathon_pipeline.annotators.served.settings import HOW, ModelSettings
 from marathon_pipeline.annotators.served.shapes import (
@@ -39,6 +40,7 @@ from marathon_pipeline.records import (
 from marathon_pipeline.taxonomy import Task, Taxonomy, TopicName
 
 _VERSION = 1  # of what is made of the answers
+_SAME_PICTURES = 0.6  # of the likeness that two captions of the same pictures have
 _SCHEMA_CHARS = 4000  # kept free in the context: the schema, which some servers put into the prompt, and a repair
 
 
@@ -63,6 +65,9 @@ class Served:
     def sender(self) -> Sender:
         return Pool(self.settings)
 
+    def check(self) -> None:
+        check(self.settings)
+
     def stop(self) -> None:
         self.sender.stop()
 
@@ -75,7 +80,7 @@ class Served:
         tokens = self.settings.context_tokens - self.settings.answer_tokens
         return int(tokens * self.settings.chars_per_token) - _SCHEMA_CHARS
 
-    def room_for_notes(self, topic: TopicName) -> int:
+    def _room_for_notes(self, topic: TopicName) -> int:
         """What the longest request of a topic leaves: the same for all of its tasks, so that they share their notes."""
         if topic not in self._requests:
             self._requests[topic] = max(
@@ -84,6 +89,42 @@ class Served:
                 for format in get_args(Format)
             )
         return self.room - self._requests[topic]
+
+    def qa_question(
+        self, task: Task, format: Format, captions: Sequence[ClipCaption], events: Sequence[Event], summary: Summary
+    ) -> tuple[Question, type[OpenAnswer | ChoiceAnswer]]:
+        """What the model is asked for a task in a format, and how its answer has to look."""
+        view = self._view(task, captions, events, summary)
+        shared = prompts.notes(self.taxonomy, task, view, events, summary)
+        question = Question(
+            summary.video_id,
+            "qa",
+            format,
+            prompts.qa_prompt(self.taxonomy, task, format, shared),
+            [caption.clip_id for caption in view.captions],
+            most=getattr(task.per_video, format),
+            version=task.version,
+        )
+        return question, OpenAnswer if format == "open" else ChoiceAnswer
+
+    def _view(self, task: Task, captions: Sequence[ClipCaption], events: Sequence[Event], summary: Summary) -> View:
+        """What of the video the task's prompt shows. The tasks of a topic take turns, beginning anywhere."""
+
+        def chars(view: View) -> int:
+            return len(prompts.notes(self.taxonomy, task, view, events, summary))
+
+        found = views(captions, events, chars, self._room_for_notes(task.topic))
+        siblings = [sibling.task for sibling in self.taxonomy.of_topic(task.topic)]
+        turn = siblings.index(task.task) + int(digest(summary.video_id)[:8], 16)
+        return found[turn % len(found)]
+
+    def qa_messages(
+        self, task: Task, format: Format, captions: Sequence[ClipCaption], events: Sequence[Event], summary: Summary
+    ) -> list[tuple[str, str]]:
+        """Role and text of what is sent first for a task in a format."""
+        question, shape = self.qa_question(task, format, captions, events, summary)
+        request, _ = first_request(question, shape, task.task, 0)
+        return [(message["role"], message["content"]) for message in request.messages]
 
 
 class ServedWriter:
@@ -97,16 +138,17 @@ class ServedWriter:
     async def caption_clip(self, clip: Clip, signals: Sequence[Signals], pictures: Pictures) -> ClipCaption:
         seconds = chosen_seconds(clip, self._settings.frames.count)
         shown = tuple(await pictures(seconds, self._settings.frames.height))
-        template = self._taxonomy.captions["clip"]
         question = Question(
             clip.video_id,
             "caption_clips",
             clip.clip_id,
             prompts.clip_prompt(self._taxonomy, clip, seconds),
             pictures=shown,
-            version=template.version,
+            version=self._taxonomy.captions["clip"].version,
         )
         answer, binding = await self._asker.ask(question, ClipCaptionAnswer)
+        if int(digest([clip.video_id, clip.clip_id])[:8], 16) < self._settings.probe * 2**32:
+            answer, binding = await self._probed(question, answer, binding)
         return ClipCaption(
             video_id=clip.video_id,
             clip_id=clip.clip_id,
@@ -115,6 +157,20 @@ class ServedWriter:
             binding=binding,
             **answer.model_dump(exclude={"reference"}),
         )
+
+    async def _probed(
+        self, question: Question, answer: ClipCaptionAnswer, binding: Binding
+    ) -> tuple[ClipCaptionAnswer, Binding]:
+        """Caption it twice more. Where these agree much better than with the first, that was of other pictures."""
+        self._answers.probed += 1
+        again, again_binding = await self._asker.ask(
+            question._replace(unit=f"{question.unit} again"), ClipCaptionAnswer
+        )
+        once_more, _ = await self._asker.ask(question._replace(unit=f"{question.unit} once more"), ClipCaptionAnswer)
+        if _likeness(again, answer) >= _SAME_PICTURES * _likeness(again, once_more):
+            return answer, binding
+        self._answers.lose("other_pictures")
+        return again, again_binding
 
     async def split_events(self, video_id: str, captions: Sequence[ClipCaption]) -> list[Event]:
         ids = [caption.clip_id for caption in captions]
@@ -172,16 +228,9 @@ class ServedWriter:
         """Raises Filtered `nothing_to_ask` where the model finds none."""
         if task.reads == ("global",):
             return [self._account(task, captions, summary)]
-        view = self.view(task, captions, events, summary)
-        prompt = prompts.qa_prompt(
-            self._taxonomy, task, format, prompts.notes(self._taxonomy, task, view, events, summary)
-        )
-        ids = [caption.clip_id for caption in view.captions]
-        most = getattr(task.per_video, format)
-        question = Question(summary.video_id, "qa", format, prompt, ids, most, version=task.version)
-        shape: type[OpenAnswer | ChoiceAnswer] = OpenAnswer if format == "open" else ChoiceAnswer
+        question, shape = self._annotator.qa_question(task, format, captions, events, summary)
         answer, binding = await self._asker.ask(question, shape, lambda found: self._faults(found, task))
-        clips = {caption.clip_id: caption for caption in view.captions}
+        clips = {caption.clip_id: caption for caption in captions}
         kept: dict[str, QAPair] = {}
         for item in answer.questions:
             if any(wording.problems(item.question, item.options, item.answer, task, self._taxonomy.rules)):
@@ -193,17 +242,6 @@ class ServedWriter:
         if not kept:
             raise Filtered("nothing_to_ask", f"no sound question for {task.task} in this format")
         return list(kept.values())
-
-    def view(self, task: Task, captions: Sequence[ClipCaption], events: Sequence[Event], summary: Summary) -> View:
-        """What of the video the task's prompt shows. The tasks of a topic take turns, beginning anywhere."""
-
-        def chars(view: View) -> int:
-            return len(prompts.notes(self._taxonomy, task, view, events, summary))
-
-        found = views(captions, events, chars, self._annotator.room_for_notes(task.topic))
-        siblings = [sibling.task for sibling in self._taxonomy.of_topic(task.topic)]
-        turn = siblings.index(task.task) + int(digest(summary.video_id)[:8], 16)
-        return found[turn % len(found)]
 
     def _fitting(self, prompt: Any) -> prompts.Prompt:
         """The prompt with as few caption fields left out as it takes to fit. Raises Failed `context`."""
@@ -245,6 +283,15 @@ def chosen_seconds(clip: Clip, count: int) -> list[int]:
     there = range(-int(-clip.start // 1), max(-int(-clip.start // 1) + 1, -int(-clip.end // 1)))
     count = min(count, len(there))
     return [there[int((index + 0.5) * len(there) / count)] for index in range(count)]
+
+
+def _likeness(one: ClipCaptionAnswer, other: ClipCaptionAnswer) -> float:
+    """The share of their words that two captions have in common (Jaccard)."""
+    a, b = (
+        {*wording.words(" ".join(map(str, caption.model_dump(exclude={"reference"}).values())))}
+        for caption in (one, other)
+    )
+    return len(a & b) / max(1, len(a | b))
 
 
 def _split_faults(answer: EventSplitAnswer) -> list[str]:

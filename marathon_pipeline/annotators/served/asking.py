@@ -62,19 +62,12 @@ class Asker:
     async def _round(
         self, question: Question, shape: type[S], faults: Callable[[S], Sequence[str]], round: int
     ) -> tuple[S, Binding]:
-        prompt = question.prompt
-        place = digest([question.owner, question.stage, self._answers.part, question.unit, round])
-        code = place[:8]
-        asked = f"{prompt.shared}{prompt.own.rstrip()}\n\n{_CODE}{code}"
-        messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": asked}]
-        schema = schema_of(shape, question.clip_ids, question.most)
+        request, code = first_request(question, shape, self._answers.part, round)
+        messages = request.messages
         sound: tuple[S, Binding] | None = None
         problem = ""
         for _ in range(1 + _REPAIRS):
-            request = Request(
-                tuple(messages), shape.schema_name, schema, int(place[8:15], 16), prompt.shared, question.pictures
-            )
-            answer = await self._answer(request, question, code, asked)
+            answer = await self._answer(request, question, code)
             if answer.refusal or answer.finish == "content_filter":
                 raise Failed("refused", f"{question.unit}: {answer.refusal[:200] or 'the server filtered the answer'}")
             try:
@@ -87,12 +80,12 @@ class Asker:
                 if not (found := list(faults(value))):
                     return sound
                 problem = "; ".join(found)
-            messages = [*messages[:2], {"role": "assistant", "content": answer.text[:_QUOTED]}, _mend(problem)]
+            request = request._replace(messages=(*messages, _said(answer.text), _mend(problem)))
         if sound is None:
             raise Failed("bad_answer", f"{question.unit}: after {_REPAIRS} repairs {problem[:300]}")
         return sound
 
-    async def _answer(self, request: Request, question: Question, code: str, asked: str) -> Answer:
+    async def _answer(self, request: Request, question: Question, code: str) -> Answer:
         """An answer that is the answer to this very request."""
         hashed = hash_of(request, self._settings)
         for known in await self._answers.journal.find(hashed):
@@ -100,7 +93,7 @@ class Asker:
                 return known
         for _ in range(_MIXED_UP):
             reply = await self._sender.send(request, hashed)
-            answer = self._kept(reply, request, question, hashed, asked)
+            answer = self._kept(reply, request, question, hashed)
             # To the end, even where whoever waits for it is cancelled: what was answered is never asked again.
             await asyncio.shield(self._answers.journal.keep(answer, question.prompt.shared))
             if self._is_own(answer, code):
@@ -116,8 +109,9 @@ class Asker:
         except Unsound:
             return True
 
-    def _kept(self, reply: Reply, request: Request, question: Question, hashed: str, asked: str) -> Answer:
-        turns = [asked[len(question.prompt.shared) :], *(message["content"] for message in request.messages[2:])]
+    def _kept(self, reply: Reply, request: Request, question: Question, hashed: str) -> Answer:
+        first, *others = (message["content"] for message in request.messages[1:])
+        turns = [first.removeprefix(question.prompt.shared), *others]
         return Answer(
             request=hashed,
             part=self._answers.part,
@@ -145,6 +139,22 @@ class _Code(Shape):
 
     model_config = ConfigDict(extra="ignore")
     schema_name = ""
+
+
+def first_request(question: Question, shape: type[Shape], part: str, round: int) -> tuple[Request, str]:
+    """What is sent first for a question in a round, and the code that its answer repeats."""
+    prompt = question.prompt
+    place = digest([question.owner, question.stage, part, question.unit, round])
+    code = place[:8]
+    asked = f"{prompt.shared}{prompt.own.rstrip()}\n\n{_CODE}{code}"
+    messages = ({"role": "system", "content": prompt.system}, {"role": "user", "content": asked})
+    schema = schema_of(shape, question.clip_ids, question.most)
+    seed = int(place[8:15], 16)
+    return Request(messages, shape.schema_name, schema, seed, prompt.shared, question.pictures), code
+
+
+def _said(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text[:_QUOTED]}
 
 
 def _mend(problem: str) -> dict[str, str]:

@@ -1,0 +1,103 @@
+"""What the work of a plan would cost: from what the same work has cost in this dataset, else from assumptions."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from pydantic import BaseModel
+
+from marathon_pipeline.annotators.served.settings import Price
+from marathon_pipeline.dataset.ledger import Ledger
+from marathon_pipeline.pipeline.plan import Work
+from marathon_pipeline.pipeline.run import is_served
+from marathon_pipeline.pipeline.spending import SUMS, money
+from marathon_pipeline.records import Usage
+from marathon_pipeline.stages.stage import Stage
+
+MEAN_SECONDS = 20.9 * 60  # of a video whose length nobody knows yet (VideoMarathon: 9,700 hours in 28,000 videos)
+# Assumed where nothing was measured (docs/serving.md): requests for a video and for each of its seconds, and the tokens
+# of a prompt and of an answer.
+_ASSUMED: dict[str, tuple[float, float, int, int]] = {
+    "caption_clips": (0, 1 / 20, 2620, 540),
+    "caption_events": (1, 11.5 / MEAN_SECONDS, 4000, 240),
+    "summarize": (1, 0, 3050, 370),
+    "qa": (2, 0, 12400, 290),  # for each task
+}
+
+
+class Estimate(BaseModel):
+    """`measured`: whether all of it follows from what was spent before; GPU-hours are never assumed."""
+
+    requests: float = 0
+    tokens: float = 0
+    gpu_hours: float = 0
+    money: float = 0
+    storage_bytes: float = 0
+    measured: bool = True
+
+    def plus(self, other: "Estimate") -> "Estimate":
+        sums = {name: getattr(self, name) + getattr(other, name) for name in type(self).model_fields}
+        return Estimate.model_validate({**sums, "measured": self.measured and other.measured})
+
+
+class Estimator:
+    """Knows what a second of video has cost in each stage and task."""
+
+    def __init__(self, ledger: Ledger, bytes_there: int, prices: Mapping[str, Price]) -> None:
+        self._prices = prices
+        self._seconds = {o.video_id: o.video_seconds for o in ledger if o.stage == "segment" and o.video_seconds}
+        self._worked: Counter[tuple[str, str]] = Counter()
+        self._spent: dict[tuple[str, str], dict[str, Counter[str]]] = {}
+        for outcome in ledger:
+            if outcome.status == "ok":
+                key = outcome.stage, outcome.part
+                self._worked[key] += self.seconds(outcome.video_id)  # type: ignore[assignment]
+                for usage in outcome.usage:
+                    sums = self._spent.setdefault(key, {}).setdefault(usage.model, Counter())
+                    sums.update({name: getattr(usage, name) for name in SUMS})
+        whole = sum(self._seconds.values())
+        self._bytes_a_second = bytes_there / whole if whole else 0.0
+
+    def seconds(self, video_id: str) -> float:
+        known = self._seconds
+        return known.get(video_id) or (sum(known.values()) / len(known) if known else MEAN_SECONDS)
+
+    def of(self, work: Work, stages: Iterable[Stage]) -> dict[tuple[str, str], Estimate]:
+        """By stage and part, of what one work of a plan stands for; what waits for other work counts in full.
+
+        A source that is not fetched yet stands for the work of all stages on one video.
+        """
+        if work.owner == work.source_id and work.stage.name == "download":
+            parts = {stage: stage.parts for stage in stages} if work.stale else {}
+        else:
+            parts = {work.stage: (*work.stale, *work.waiting)}
+        seconds = self.seconds(work.owner)
+        return {
+            (stage.name, part): self._of_part(stage, part, seconds)
+            for stage, its_parts in parts.items()
+            for part in its_parts
+            if is_served(stage) or (stage.name == "segment" and self._bytes_a_second)
+        }
+
+    def _of_part(self, stage: Stage, part: str, seconds: float) -> Estimate:
+        if not is_served(stage):
+            return Estimate(storage_bytes=self._bytes_a_second * seconds)
+        worked = self._worked[stage.name, part]
+        if not worked or not any(name == stage.name for name, _ in self._spent):
+            a_video, a_second, prompt, answer = _ASSUMED[stage.name]
+            requests = a_video + a_second * seconds
+            return Estimate(requests=requests, tokens=requests * (prompt + answer), measured=False)
+        total = Estimate()
+        for model, sums in self._spent.get((stage.name, part), {}).items():
+            usage = Usage.model_validate({"model": model, **sums})
+            total = total.plus(
+                Estimate(
+                    requests=usage.requests,
+                    tokens=usage.prompt_tokens + usage.completion_tokens,
+                    gpu_hours=usage.gpu_seconds / 3600,
+                    money=money(usage, self._prices.get(model, Price())),
+                )
+            )
+        share = seconds / worked
+        return Estimate.model_validate(
+            {name: getattr(total, name) * share for name in Estimate.model_fields if name != "measured"}
+        )
