@@ -1,8 +1,9 @@
 """The command's manners: one line for a mistake, the right exit code, never a traceback."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import get_origin
 
 import pytest
 from conftest import CHECKOUT, Command
@@ -80,7 +81,8 @@ def settings_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         inner = [a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(a, type)]
         models = [a for a in inner if issubclass(a, BaseModel)]
-        yield from settings_of(models[0], f"{prefix}{name}.") if models else [prefix + name]
+        inside = f"{prefix}{name}.NAME." if get_origin(field.annotation) is Mapping else f"{prefix}{name}."
+        yield from settings_of(models[0], inside) if models else [prefix + name]
 
 
 def test_the_jobs_page_lists_every_setting() -> None:

@@ -56,7 +56,7 @@ def test_every_answer_is_released_unless_it_has_a_problem(built: Path) -> None:
 
 
 def test_what_enters_a_stage_leaves_it(built: Path) -> None:
-    stages = {row["stage"]: row for row in json.loads(Command(built)("status", "out", "--json"))}
+    stages = {row["stage"]: row for row in json.loads(Command(built)("status", "out", "--json"))["stages"]}
     left = {
         name: row["ok"] + sum(row["filtered"].values()) + sum(row["failed"].values()) for name, row in stages.items()
     }

@@ -1,5 +1,6 @@
 """An annotator that asks served models."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, get_args
@@ -64,6 +65,11 @@ class Served:
     @cached_property
     def sender(self) -> Sender:
         return Pool(self.settings)
+
+    @cached_property
+    def memory(self) -> asyncio.Semaphore:
+        """Held by what holds a prompt: an hour of video asks two hundred questions, each of some hundred kilobytes."""
+        return asyncio.Semaphore(self.settings.in_memory)
 
     def check(self) -> None:
         check(self.settings)
@@ -136,6 +142,10 @@ class ServedWriter:
         self._asker = Asker(annotator.settings, annotator.sender, answers)
 
     async def caption_clip(self, clip: Clip, signals: Sequence[Signals], pictures: Pictures) -> ClipCaption:
+        async with self._annotator.memory:
+            return await self._caption(clip, pictures)
+
+    async def _caption(self, clip: Clip, pictures: Pictures) -> ClipCaption:
         seconds = chosen_seconds(clip, self._settings.frames.count)
         shown = tuple(await pictures(seconds, self._settings.frames.height))
         question = Question(
@@ -209,10 +219,11 @@ class ServedWriter:
     async def caption_event(
         self, event: Event, before: Event | None, after: Event | None, captions: Sequence[ClipCaption]
     ) -> Event:
-        prompt = self._fitting(partial(prompts.event_prompt, self._taxonomy, event, before, after, captions))
-        version = self._taxonomy.captions["event"].version
-        question = Question(event.video_id, "caption_events", event.event_id, prompt, version=version)
-        answer, binding = await self._asker.ask(question, EventCaptionAnswer)
+        async with self._annotator.memory:
+            prompt = self._fitting(partial(prompts.event_prompt, self._taxonomy, event, before, after, captions))
+            version = self._taxonomy.captions["event"].version
+            question = Question(event.video_id, "caption_events", event.event_id, prompt, version=version)
+            answer, binding = await self._asker.ask(question, EventCaptionAnswer)
         return event.model_copy(update={"caption": answer.caption, "binding": binding})
 
     async def summarize(self, events: Sequence[Event]) -> Summary:
@@ -228,8 +239,9 @@ class ServedWriter:
         """Raises Filtered `nothing_to_ask` where the model finds none."""
         if task.reads == ("global",):
             return [self._account(task, captions, summary)]
-        question, shape = self._annotator.qa_question(task, format, captions, events, summary)
-        answer, binding = await self._asker.ask(question, shape, lambda found: self._faults(found, task))
+        async with self._annotator.memory:
+            question, shape = self._annotator.qa_question(task, format, captions, events, summary)
+            answer, binding = await self._asker.ask(question, shape, lambda found: self._faults(found, task))
         clips = {caption.clip_id: caption for caption in captions}
         kept: dict[str, QAPair] = {}
         for item in answer.questions:

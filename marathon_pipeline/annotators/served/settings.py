@@ -40,10 +40,11 @@ class ModelSettings(_Strict):
     frames: FrameSettings = FrameSettings()
     probe: float = Field(0.0, ge=0, le=1)  # share of the clips captioned twice, to see whether pictures get mixed up
     max_in_flight: int = Field(256, ge=1)  # requests at an endpoint; what it bears is found below that
+    in_memory: int = Field(512, ge=1)  # questions whose prompts and pictures are held at once, in each caller
     timeout_seconds: float = Field(300.0, gt=0)
     patience_seconds: float = Field(300.0, ge=0)  # how long to wait where every endpoint is down
     retries: int = Field(6, ge=0)  # of a request that fails for a passing reason
-    gpus: int = Field(1, ge=0)  # of one endpoint
+    gpus: float = Field(1, ge=0)  # of one endpoint; half a one where two models share it
     price: Price = Price()
 
     @field_validator("endpoints")
@@ -64,6 +65,7 @@ class ModelSettings(_Strict):
 # What says how the work is done, never what comes out.
 HOW = frozenset(
     {
-        "endpoints", "api_key_env", "max_in_flight", "timeout_seconds", "patience_seconds", "retries", "gpus", "price",
+        *("endpoints", "api_key_env", "max_in_flight", "in_memory", "timeout_seconds", "patience_seconds", "retries"),
+        *("gpus", "price"),
     }
-)  # fmt: skip
+)
