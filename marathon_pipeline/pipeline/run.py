@@ -424,6 +424,8 @@ def _ray(settings: RunSettings) -> Iterator[None]:
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
+            except SystemExit:  # a SIGTERM meanwhile, which another thread took: Ray has a handler of its own by now
+                raise KeyboardInterrupt from None
             except Exception as error:  # Ray raises a bare one where its start takes too long
                 raise UserError(_not_started(settings.ray_address, error)) from None
             finally:
