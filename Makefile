@@ -13,7 +13,7 @@ test: .venv/installed-dev  ## run the tests
 test-slow: .venv/installed-dev  ## sudden death: runs that are stopped, killed, out of disk
 	$(BIN)/pytest -m slow
 
-test-vllm: .venv/installed-dev .venv-vllm/installed  ## ask a real vLLM on the CPU, with tiny random models: 3.5 GB to install
+test-vllm: .venv/installed-dev .venv-vllm/installed  ## ask a real vLLM on the CPU, with tiny random models: 2.5 GB to install
 	$(BIN)/pytest -m vllm tests/vllm
 
 coverage: .venv/installed-dev  ## run the tests and tell which lines and branches none of them takes

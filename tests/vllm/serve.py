@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 HERE = Path(__file__).parent
@@ -126,7 +128,9 @@ def engine_arguments(model: Path, name: str) -> list[str]:
         "--enable-prefix-caching",
         # A prompt that is read in pieces, with a seed, ends the engine: a CPU generator cannot be wound back.
         *("--no-enable-chunked-prefill", "--max-num-batched-tokens", str(CONTEXT)),
-        *("--limit-mm-per-prompt", '{"image": 32, "video": 1}'),
+        *("--limit-mm-per-prompt", '{"image": 64, "video": 1}'),
+        # Of more than 32 frames the default would take 32, without a word.
+        *("--media-io-kwargs", '{"video": {"num_frames": -1}}'),
         # Of random weights, the default backend lets control characters into strings.
         *("--structured-outputs-config", '{"backend": "guidance", "disable_any_whitespace": true}'),
     ]
@@ -158,22 +162,23 @@ def serve(model: Path, scratch: Path, *flags: str) -> Iterator[Server]:
         *(PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)),
         *(*engine_arguments(model, model.name), *flags),
     ]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", _BOUND, "sh", *command],
-            cwd=scratch,
-            env=environment(),
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    server = Server(f"http://127.0.0.1:{port}/v1", model.name, log, process)
-    try:
-        _wait_until_ready(server)
-        yield server
-    finally:
-        _end(process)
+    with tempfile.TemporaryDirectory(prefix="vllm-", ignore_cleanup_errors=True) as temporary:  # its sockets
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", _BOUND, "sh", *command],
+                cwd=scratch,
+                env={**environment(), "TMPDIR": temporary},
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        server = Server(f"http://127.0.0.1:{port}/v1", model.name, log, process)
+        try:
+            _wait_until_ready(server)
+            yield server
+        finally:
+            _end(process)
 
 
 @contextmanager
@@ -204,14 +209,17 @@ def _tail(log: Path) -> str:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Politely, since it removes its sockets then; and its group for sure."""
+    """Politely, since it removes its shared memory then; and its group for sure."""
     assert process.stdin is not None
-    process.terminate()
     try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
+        if process.poll() is None:
+            engine = [each for each in psutil.Process(process.pid).children(True) if each.name() not in ("sh", "cat")]
+            process.terminate()
+            process.wait(20)
+            psutil.wait_procs(engine, 10)
+    except (subprocess.TimeoutExpired, psutil.NoSuchProcess):
         pass
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # the group is there as long as it waits for stdin to close
+        os.killpg(process.pid, signal.SIGKILL)  # there is a group as long as its stdin is open
         process.stdin.close()
         process.wait()
