@@ -138,6 +138,8 @@ def engine_arguments(model: Path, name: str) -> list[str]:
 
 def make_models(folder: Path) -> dict[str, Path]:
     """The two tiny models, by what they are for."""
+    if not PYTHON.exists():
+        raise ServerFailed(f"no vLLM in {VENV}: make .venv-vllm/installed")
     made = subprocess.run(
         [PYTHON, HERE / "models.py", folder],
         env=environment(),
@@ -153,8 +155,6 @@ def make_models(folder: Path) -> dict[str, Path]:
 @contextmanager
 def serve(model: Path, scratch: Path, *flags: str) -> Iterator[Server]:
     """Served on a free port of loopback under its folder's name, with more flags of vLLM's if wanted."""
-    if not PYTHON.exists():
-        raise ServerFailed(f"no vLLM in {VENV}: make .venv-vllm/installed")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     log = scratch / f"{model.name}-{port}.log"
