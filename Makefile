@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
 
-.PHONY: run test test-slow coverage check truth real-facts fuzz chaos bench clean
+.PHONY: run test test-slow test-vllm coverage check truth real-facts fuzz chaos bench clean
 
 run: .venv/installed  ## build the demo dataset, its release and its report
 	$(BIN)/marathon run jobs/demo.yaml
@@ -12,6 +12,9 @@ test: .venv/installed-dev  ## run the tests
 
 test-slow: .venv/installed-dev  ## sudden death: runs that are stopped, killed, out of disk
 	$(BIN)/pytest -m slow
+
+test-vllm: .venv/installed-dev .venv-vllm/installed  ## ask a real vLLM on the CPU, with tiny random models: 2.5 GB to install
+	$(BIN)/pytest -m vllm tests/vllm
 
 coverage: .venv/installed-dev  ## run the tests and tell which lines and branches none of them takes
 	$(BIN)/coverage erase
@@ -43,7 +46,7 @@ bench: .venv/installed-dev  ## measure speed and memory, REAL=film.mp4 on it too
 	$(BIN)/python tests/bench/chain.py
 
 clean:
-	rm -rf .venv out
+	rm -rf .venv .venv-vllm out
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -56,4 +59,12 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+# torch first, since vLLM for CPUs needs the CPU build, which PyPI does not have.
+.venv-vllm/installed: tests/vllm/requirements.txt
+	$(PYTHON) -m venv --clear .venv-vllm
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check --no-deps --retries 1 \
+	  --extra-index-url https://download.pytorch.org/whl/cpu $$(grep ^torch== $<)
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	@touch $@

@@ -3,11 +3,16 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from serve import Server
 
 settings.register_profile("marathon", deadline=None, derandomize=True)  # a slow machine is no failure
 settings.load_profile("marathon")
@@ -76,3 +81,22 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "job.yaml").write_text(JOB)
     Command(folder)("run", "job.yaml")
     return folder
+
+
+@pytest.fixture(scope="session")
+def vllm_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny random models for the tests in tests/vllm: a `captioner`, which sees, and a `writer`."""
+    from serve import make_models  # stands beside those tests
+
+    return make_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def vllm_servers(
+    vllm_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> "Iterator[dict[str, Server]]":
+    """Real vLLMs that serve them, shared by all tests: compare counters before and after."""
+    from serve import serve_all
+
+    with serve_all(vllm_models.values(), tmp_path_factory.mktemp("servers")) as servers:
+        yield servers
