@@ -38,7 +38,7 @@ TEMPLATE = """\
 TEXT = """\
 A man in a red jacket walks from the left side of the kitchen to the table and puts down a blue cup.
 The camera pans slowly across a green field; two dogs run towards the water, then a child throws a yellow ball.
-In the first clip the car is parked beside the house. Later it is driven away, and the street is empty.
+At first the car is parked beside the house. Later it is driven away, and the street is empty.
 What does the woman do after she has closed the window? Which of these events happens first, and how long does it take?
 {"reference": "k3f9x2a1", "summary": "Outside, near the river, at night", "events": [{"title": "Dinner"}]}
 {"questions": [{"question": "Where is the bicycle?", "answer": "Behind the door", "evidence": ["c0002", "c0010"]}]}
@@ -82,6 +82,21 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return made
 
 
+def _lean(model: Qwen2ForCausalLM | Qwen2VLForConditionalGeneration, vocabulary: dict[str, int]) -> None:
+    """Let a quote come about once in six tokens, else every text runs to its bound; and lists rather go on than end.
+
+    One feature is made the same for all tokens, and so reaches the head as a constant: a bias, which the head lacks.
+    """
+    with torch.no_grad():
+        model.get_input_embeddings().weight[:, 0] = 0.2
+        head = model.get_output_embeddings().weight
+        for token, number in vocabulary.items():
+            if token == '"':
+                head[number, 0] = 0.65
+            elif token[-1] in "{," or token.endswith('{"'):
+                head[number, 0] = 0.45
+
+
 def main(folder: Path) -> None:
     words = tokenizer()
     size = -(-len(words) // 64) * 64
@@ -94,6 +109,7 @@ def main(folder: Path) -> None:
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": CONTEXT,
+        "tie_word_embeddings": False,
         "bos_token_id": token["<|endoftext|>"],
         "eos_token_id": token["<|im_end|>"],
         "pad_token_id": token["<|endoftext|>"],
@@ -115,6 +131,7 @@ def main(folder: Path) -> None:
         )
     )
     for name, model in (("writer", writer), ("captioner", captioner)):
+        _lean(model, words.get_vocab())
         model.generation_config = GenerationConfig(
             bos_token_id=text["bos_token_id"], eos_token_id=text["eos_token_id"], pad_token_id=text["pad_token_id"]
         )

@@ -158,7 +158,10 @@ def _said(text: str) -> dict[str, str]:
 
 
 def _mend(problem: str) -> dict[str, str]:
-    return {"role": "user", "content": f"This answer cannot be used: {problem}. Give the whole object again, mended."}
+    return {
+        "role": "user",
+        "content": f"This answer cannot be used: {problem.rstrip('.')}. Give the whole object again, mended.",
+    }
 
 
 def _pictures_hash(pictures: Sequence[bytes]) -> str:
