@@ -43,6 +43,7 @@ models:
 annotators: {caption_clips: seer, caption_events: writer, summarize: writer, qa: writer}
 release: {name: test}
 """
+OPENAI = TypeAdapter(CompletionCreateParamsNonStreaming)
 Line = dict[str, Any]
 
 
@@ -88,6 +89,9 @@ def lines_of(*paths: Path) -> list[Line]:
 
 def answered(line: Line, url: str) -> Line:
     """A line of a result file, as OpenAI and vLLM write it."""
+    assert (line.keys(), line["method"]) == ({"custom_id", "method", "url", "body"}, "POST")
+    assert (line["url"], len(line["custom_id"])) == ("/v1/chat/completions", 64)  # no longer id is taken
+    OPENAI.validate_python(line["body"])
     body = json.dumps(line["body"]).encode()
     with urlopen(Post(f"{url}/chat/completions", body, {"Content-Type": "application/json"}), timeout=60) as answer:
         response = {"status_code": 200, "request_id": "batch", "body": json.load(answer)}
@@ -138,10 +142,16 @@ def journal(folder: Path) -> list[Line]:
     ]
 
 
+def direct_requests(direct: Direct) -> list[Line]:
+    """What the journal of the direct run holds."""
+    return [line for line in journal(direct.folder / "out") if "request" in line]
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.slow
 def test_rounds_of_batches_give_the_dataset_of_a_direct_run(direct: Direct, marathon: Command) -> None:
     folder = marathon.folder / "requests"
     direct.fresh(marathon.folder)
@@ -174,7 +184,9 @@ def test_rounds_of_batches_give_the_dataset_of_a_direct_run(direct: Direct, mara
     assert "0 answers taken" in out
 
 
-def test_without_batch_the_servers_are_asked_for_what_the_results_lack(direct: Direct, marathon: Command) -> None:
+def test_captions_and_qa_by_batch_and_the_rest_by_servers_give_the_same_dataset(
+    direct: Direct, marathon: Command
+) -> None:
     folder = marathon.folder / "requests"
     direct.fresh(marathon.folder)
     assert run(marathon, "--batch", "requests")[0] == 3
@@ -186,19 +198,19 @@ def test_without_batch_the_servers_are_asked_for_what_the_results_lack(direct: D
     more = [*noise, json.dumps(stray), json.dumps(late)]
     result.write_text(result.read_text() + "".join(f"{line}\n" for line in more), encoding="latin-1")
     before = len(direct.server.requests())
-    code, out, err = run(marathon, "--batch-results", "requests")
+    code, out, err = run(marathon, "--batch-results", "requests", "--until", "summarize")
     assert code == 0, err
     assert f"{len(by_batch)} answers taken, 1 failed (batch_expired 1)" in out
     assert err == "marathon: --batch-results: left out: 5 damaged, 1 for no request of the indexes beside them\n"
-    assert tables(marathon.folder / "out") == tables(direct.folder / "out")
     sent = direct.server.requests()[before:]
-    assert {entry["schema"] for entry in sent} == {
-        "event_split",
-        "event_caption",
-        "global_caption",
-        "qa_open",
-        "qa_choice",
-    }
+    assert {entry["schema"] for entry in sent} == {"event_split", "event_caption", "global_caption"}
+
+    assert run(marathon, "--batch", "requests")[0] == 3
+    by_batch |= set(answer(folder, direct.server.url))
+    code, out, err = run(marathon, "--batch-results", "requests")
+    assert code == 0, err
+    assert len(by_batch) + len(sent) == len(direct_requests(direct))
+    assert tables(marathon.folder / "out") == tables(direct.folder / "out")
 
 
 @pytest.mark.slow
@@ -240,7 +252,10 @@ def test_a_batch_that_is_stopped_anywhere_leaves_whole_files(
     assert tables(marathon.folder / "out") == tables(direct.folder / "out")
 
 
-SERVED = "models: {m: {model: m, endpoints: ['http://127.0.0.1:9/v1']}}\nannotators: {qa: m, caption_events: m}\n"
+SERVED = """
+models: {m: {model: m, endpoints: ["http://127.0.0.1:9/v1"]}}
+annotators: {caption_events: m, summarize: m, qa: m}
+"""
 INDEX, REQUESTS = "requests/m-000001.index.jsonl", "requests/m-000001.jsonl"
 
 
@@ -312,17 +327,6 @@ def test_requests_that_begin_alike_stand_side_by_side_and_their_beginning_is_kep
     assert begins == ["alpha"] * 3 + ["beta"] * 3
     texts = [line["shared_text"] for line in lines_of(path.with_suffix(".index.jsonl")) if "shared_text" in line]
     assert texts == ["alpha", "beta"]
-
-
-def test_a_request_is_what_openai_takes(direct: Direct, tmp_path: Path) -> None:
-    marathon = direct.fresh(tmp_path)
-    assert run(marathon, "--batch", "requests")[0] == 3
-    (path,) = waiting(tmp_path / "requests")
-    kind = TypeAdapter(CompletionCreateParamsNonStreaming)
-    for line in lines_of(path):
-        assert line.keys() == {"custom_id", "method", "url", "body"}
-        assert (line["method"], line["url"], len(line["custom_id"])) == ("POST", "/v1/chat/completions", 64)
-        kind.validate_python(line["body"])
 
 
 def test_a_folder_that_takes_no_more_is_a_passing_failure_and_said_at_the_end(tmp_path: Path) -> None:
