@@ -113,13 +113,14 @@ def answer(
 
 
 def failing_first(path: Path, lines: list[Line]) -> list[Line]:
-    """Of the first file of each model one line fails, and one answer is not what was asked for."""
-    if "000001" not in path.name:
+    """Of the first captions one fails, one is not what was asked for, and two are each other's."""
+    if path.name != "org-seer-000001.jsonl":
         return lines
     failed, *others = lines
-    for bad in others[:1]:
-        message = bad["response"]["body"]["choices"][0]["message"]
-        message["content"] = message["content"][:-9]
+    bad, one, other = others[:3]
+    message = bad["response"]["body"]["choices"][0]["message"]
+    message["content"] = message["content"][:-9]
+    one["response"], other["response"] = other["response"], one["response"]
     error = {"error": {"message": "No.", "type": "InternalServerError", "code": 500}}
     return [failed | {"response": {"status_code": 500, "request_id": "r", "body": None}, "error": error}, *others]
 
@@ -169,7 +170,7 @@ def test_rounds_of_batches_give_the_dataset_of_a_direct_run(direct: Direct, mara
     assert code == 0, err
     assert not waiting(folder)
     assert tables(marathon.folder / "out") == tables(direct.folder / "out")
-    assert len(asked) - len(set(asked)) == 2, "only what failed is asked again, and that once"
+    assert len(asked) - len(set(asked)) == 3, "what failed and what was another's is asked again, once, and no more"
     known = {line["request"]: line for line in journal(marathon.folder / "out") if "request" in line}
     for line in journal(direct.folder / "out"):
         if "shared_text" in line:
@@ -248,6 +249,24 @@ def test_a_batch_that_is_stopped_anywhere_leaves_whole_files(
             assert ids == [each["request"] for each in lines_of(path.with_suffix(".index.jsonl")) if "request" in each]
     assert run(marathon, "--batch", "requests")[0] == 3
     answer(folder, direct.server.url)
+    assert run(marathon, "--batch-results", "requests")[0] == 0
+    assert tables(marathon.folder / "out") == tables(direct.folder / "out")
+
+
+@pytest.mark.slow
+def test_requests_that_cannot_be_written_are_one_line_at_the_end(direct: Direct, marathon: Command) -> None:
+    direct.fresh(marathon.folder)
+    process = marathon.start("run", "job.yaml", "--batch", "requests")
+    while not (marathon.folder / "out/tables").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    (marathon.folder / "requests").rmdir()
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 2
+    assert err.endswith("requests: cannot be written (No such file or directory); then run the same command again\n")
+    assert err.count("\n") == 1
+    assert run(marathon, "--batch", "requests")[0] == 3
+    answer(marathon.folder / "requests", direct.server.url)
     assert run(marathon, "--batch-results", "requests")[0] == 0
     assert tables(marathon.folder / "out") == tables(direct.folder / "out")
 

@@ -129,7 +129,7 @@ def clear_folder(folder: Path) -> None:
     """Remove the requests of earlier runs: what is still to be asked will be written again, under the same ids."""
     for path in folder.iterdir():
         torn = path.suffix == _PART and _OURS.fullmatch(path.stem)
-        if torn or is_requests(path):
+        if path.is_file() and (torn or is_requests(path)):
             path.unlink()
 
 

@@ -118,7 +118,7 @@ def _failure(fields: Any) -> str:
     status = response.get("status_code")
     if status == 200 and not error:
         return ""
-    return f"HTTP {status}" if status else one_line(str(error["code"]))[:40]
+    return one_line(f"HTTP {status}" if status else str(error["code"]))[:40]
 
 
 def _joined(index: Path, replies: dict[str, Reply], taken: Taken) -> dict[tuple[str, str], list[tuple[Answer, str]]]:
