@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -231,19 +232,19 @@ def test_a_second_batch_replaces_the_requests_of_the_first(direct: Direct, marat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(("end", "moments"), [(signal.SIGKILL, (0, 2, 4)), (signal.SIGTERM, (0,))])
 def test_a_batch_that_is_stopped_anywhere_leaves_whole_files(
-    direct: Direct, marathon: Command, end: signal.Signals
+    direct: Direct, marathon: Command, end: signal.Signals, moments: tuple[float, ...]
 ) -> None:
     folder = marathon.folder / "requests"
     direct.fresh(marathon.folder)
-    for seconds in (4, 6, 8):
-        process = marathon.start("run", "job.yaml", "--batch", "requests")
+    for seconds in moments:
+        process = begun(marathon)
         time.sleep(seconds)
         process.send_signal(end)
         _, err = process.communicate(timeout=100)
         assert "Traceback" not in err
-        assert process.returncode in (3, -end)
+        assert process.returncode in (3, -signal.SIGKILL)
         for path in waiting(folder):
             ids = [line["custom_id"] for line in lines_of(path)]
             assert ids == [each["request"] for each in lines_of(path.with_suffix(".index.jsonl")) if "request" in each]
@@ -253,13 +254,19 @@ def test_a_batch_that_is_stopped_anywhere_leaves_whole_files(
     assert tables(marathon.folder / "out") == tables(direct.folder / "out")
 
 
-@pytest.mark.slow
-def test_requests_that_cannot_be_written_are_one_line_at_the_end(direct: Direct, marathon: Command) -> None:
-    direct.fresh(marathon.folder)
+def begun(marathon: Command) -> "subprocess.Popen[str]":
+    """A run that writes requests, whose first work is done."""
     process = marathon.start("run", "job.yaml", "--batch", "requests")
     while not (marathon.folder / "out/tables").exists():
         assert process.poll() is None
         time.sleep(0.01)
+    return process
+
+
+@pytest.mark.slow
+def test_requests_that_cannot_be_written_are_one_line_at_the_end(direct: Direct, marathon: Command) -> None:
+    direct.fresh(marathon.folder)
+    process = begun(marathon)
     (marathon.folder / "requests").rmdir()
     _, err = process.communicate(timeout=200)
     assert process.returncode == 2
