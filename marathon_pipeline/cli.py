@@ -51,6 +51,14 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Do again what is don
 RetryOption = Annotated[
     str | None, typer.Option("--retry-failed", metavar="REASON", help="Also permanent failures: of a reason, or `all`.")
 ]
+BatchOption = Annotated[
+    Path | None,
+    typer.Option("--batch", metavar="DIR", help="Write requests to served models into files there; send none."),
+]
+BatchResultsOption = Annotated[
+    list[str] | None,
+    typer.Option("--batch-results", metavar="DIR_OR_FILE", help="Take the answers of such files in first."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -119,18 +127,20 @@ def run(
     set: SetOption = None,
     force: ForceOption = False,
     retry_failed: RetryOption = None,
+    batch: BatchOption = None,
+    batch_results: BatchResultsOption = None,
 ) -> None:
     """Build a job's dataset, or bring it up to date; then its release and its report."""
     from marathon_pipeline.config import load_job
-    from marathon_pipeline.job import run_job
+    from marathon_pipeline.job import Batch, run_job
 
     config = load_job(job, set or [])
     selection = _selection(video, tasks, until, force, retry_failed)
-    ended = run_job(config, input or [], selection, sample, seed, err)
+    ended = run_job(config, input or [], selection, sample, seed, err, Batch(batch, tuple(batch_results or ())))
     for line in ended.summary:
         out.print(line, markup=False)
     if ended.stopped:
-        _stopped("stopped with work left; run the same command again to go on")
+        _stopped(ended.advice or "stopped with work left; run the same command again to go on")
     raise typer.Exit(SOMETHING_FAILED if ended.failures else OK)
 
 

@@ -13,7 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from marathon_pipeline.annotators.measured.annotator import Measured
+from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.annotators.served.annotator import Served
+from marathon_pipeline.annotators.served.batch import clear_folder, open_folder
+from marathon_pipeline.annotators.served.batch_results import BatchResults
 from marathon_pipeline.audit.report import audit_is_current, write_audit
 from marathon_pipeline.audit.statistics import Statistics
 from marathon_pipeline.config import MEASURED, JobConfig, parse_job
@@ -46,6 +49,15 @@ class Ended:
     summary: list[str] = field(default_factory=list)
     stopped: bool = False
     failures: int = 0
+    advice: str = ""  # how to go on, where running the same command again is not the way
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Requests to served models in files instead of at servers."""
+
+    folder: Path | None = None  # where to write those that have no answer yet
+    results: tuple[str, ...] = ()  # files of answers, and folders of them, to take in first
 
 
 class PlanRow(BaseModel):
@@ -60,10 +72,17 @@ class PlanRow(BaseModel):
 
 
 def run_job(
-    config: JobConfig, inputs: Sequence[str], selection: Selection, count: int | None, seed: int, console: Console
+    config: JobConfig,
+    inputs: Sequence[str],
+    selection: Selection,
+    count: int | None,
+    seed: int,
+    console: Console,
+    batch: Batch = Batch(),
 ) -> Ended:
     """Bring a job's dataset up to date, then its release and its report, unless the selection leaves stages out."""
     taxonomy = load_taxonomy(config.templates)
+    results = _checked(config, batch)
     synthetic = _rendered(config, console)
     dataset = Dataset(config.dataset, create=True)
     with dataset.lease() as lease:
@@ -81,20 +100,29 @@ def run_job(
         dataset.storage.write("job.yaml", config.resolved().encode())
         if gathered.sources != dataset.sources():
             dataset.write_sources(gathered.sources.values())
-        stages = _stages(config, taxonomy, dataset.storage)
+        stages = _stages(config, taxonomy, dataset.storage, batch.folder)
         if not len(dataset.ledger):
             rebuild_ledger(dataset, stages)
+        taken = results.take(dataset.storage, _known_videos(dataset)) if results else None
+        if taken and taken.problem:
+            console.print(f"marathon: --batch-results: left out: {taken.problem}", markup=False)
+        if batch.folder:
+            clear_folder(batch.folder)
         with RunProgress(console) as progress:
             sources = _chosen(gathered.sources, count, seed)
-            result = run(dataset, stages, sources, config.run, selection, lease, progress, config.budget, config.prices)
+            # The files of a folder are numbered by one process.
+            settings = config.run.model_copy(update={"callers": 1}) if batch.folder else config.run
+            result = run(dataset, stages, sources, settings, selection, lease, progress, config.budget, config.prices)
         purged += [*result.purged, *settle(dataset)]
-        lines = [*_stage_lines(dataset), *_failure_lines(result.failed), *(f"purge    {gone}" for gone in purged)]
+        lines = [f"results  {taken}"] if taken else []
+        lines += [*_stage_lines(dataset), *_failure_lines(result.failed), *(f"purge    {gone}" for gone in purged)]
         if result.budget:
             lines.append(f"budget   {result.budget}; raise it to go on")
         if result.full:
             limit = f"run.max_local_bytes, {config.run.max_local_bytes:,} bytes"
             lines.append(f"full     the originals that are kept have reached {limit}: raise it, or keep fewer")
-        ended = Ended(lines)
+        lines += _batch_lines(result.written)
+        ended = Ended(lines, advice=_batch_advice(result.written, batch))
         ended.stopped, ended.failures = result.stopped, len(result.failed) + len(gathered.problems)
         if not result.stopped and not selection.until:
             ended.summary += _conclude(config, dataset, taxonomy, console)
@@ -235,17 +263,31 @@ def _rendered(config: JobConfig, console: Console) -> list[str]:
     return [str(Path(wanted.folder) / "manifest.jsonl")]
 
 
-def _stages(config: JobConfig, taxonomy: Taxonomy, storage: Storage) -> tuple[Stage, ...]:
-    measured = Measured()
-    served = {name: Served(settings, taxonomy) for name, settings in config.models.items()}
+def _checked(config: JobConfig, batch: Batch) -> BatchResults | None:
+    """The result files given. Raises UserError where there is nothing to do by batch, or no way to do it."""
+    if not (batch.folder or batch.results):
+        return None
+    if not set(config.annotators.model_dump().values()) & config.models.keys():
+        raise UserError("--batch: no stage of this job asks a served model; name one under `annotators`")
+    if batch.folder:
+        open_folder(batch.folder)
+    return BatchResults(batch.results, batch.folder) if batch.results else None
+
+
+def _stages(config: JobConfig, taxonomy: Taxonomy, storage: Storage, batch: Path | None = None) -> tuple[Stage, ...]:
+    measured, folder = Measured(), batch and batch.resolve()
+    served = {name: Served(settings, taxonomy, folder) for name, settings in config.models.items()}
     annotators = {stage: served.get(name, measured) for stage, name in config.annotators.model_dump().items()}
     return build_stages(config.stage_settings(), annotators, taxonomy, config.tasks, storage)
 
 
 def _refuse_unknown(selection: Selection, sources: Mapping[str, Source], dataset: Dataset) -> None:
-    known = {video_id for outcome in dataset.ledger for video_id in outcome.videos}
-    if unknown := sorted(selection.videos - known - sources.keys()):
+    if unknown := sorted(selection.videos - _known_videos(dataset) - sources.keys()):
         raise UserError(f"--video {unknown[0]}: the job has no such video or source; give an id of its sources.parquet")
+
+
+def _known_videos(dataset: Dataset) -> set[str]:
+    return {video_id for outcome in dataset.ledger for video_id in outcome.videos}
 
 
 def _chosen(sources: dict[str, Source], count: int | None, seed: int) -> dict[str, Source]:
@@ -305,8 +347,25 @@ def _shown(dataset: Dataset, key: str) -> str:
     """Where something lies, as a person would type it here."""
     if dataset.storage.root is None:
         return f"{dataset.url}/{key}"
-    path = dataset.storage.root / key
+    return _as_typed(dataset.storage.root / key)
+
+
+def _as_typed(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _batch_lines(written: Sequence[Written]) -> Iterator[str]:
+    for model, requests, files in written:
+        last = f" to {files[-1].rpartition('/')[2]}" if len(files) > 1 else ""
+        yield f"batch    {model}: {requests:,} requests in {_as_typed(Path(files[0]))}{last}"
+
+
+def _batch_advice(written: Sequence[Written], batch: Batch) -> str:
+    if not written:
+        return ""
+    count = sum(each.requests for each in written)
+    again = f"run the same command with --batch-results {batch.folder} (docs/batch.md)"
+    return f"{count:,} requests wait for answers: have their files answered, then {again}"
 
 
 def _stage_lines(dataset: Dataset) -> Iterator[str]:

@@ -138,14 +138,14 @@ def test_sigterm_to_every_process_of_a_run_lets_the_work_in_flight_end_and_fails
     assert done_twice(begun.folder) == []
 
 
-def test_sigterm_while_ray_starts_stops_the_run_and_says_so(begun: Command) -> None:
-    for name in ("gcs_server", "raylet"):  # in the order of their start
-        process = begun.start("run", "job.yaml")
-        until(lambda name=name: below(process, name), process)  # type: ignore[misc]
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 3, out + err
-        assert "run the same command again" in err.splitlines()[-1]
+@pytest.mark.parametrize("started", ["gcs_server", "raylet"])
+def test_sigterm_while_ray_starts_stops_the_run_and_says_so(begun: Command, started: str) -> None:
+    process = begun.start("run", "job.yaml")
+    until(lambda: below(process, started), process)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 3, out + err
+    assert "run the same command again" in err.splitlines()[-1]
 
 
 def test_a_worker_that_dies_as_it_starts_does_not_hold_up_the_run(begun: Command) -> None:

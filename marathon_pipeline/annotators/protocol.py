@@ -1,7 +1,7 @@
 """What writes text about a video: a served model, or the offline annotator in `measured`."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from marathon_pipeline.dataset.journal import Answers
 from marathon_pipeline.records import Clip, ClipCaption, Event, Format, QAPair, Signals, Summary
@@ -9,6 +9,14 @@ from marathon_pipeline.taxonomy import Task
 
 # JPEGs of the proxy: for whole seconds of a video, in ascending order, at most so many pixels high.
 Pictures = Callable[[Sequence[int], int], Awaitable[Sequence[bytes]]]
+
+
+class Written(NamedTuple):
+    """Requests that were not sent but written into files. `files`: their paths, in order."""
+
+    model: str
+    requests: int
+    files: tuple[str, ...]
 
 
 class Annotator(Protocol):
@@ -30,6 +38,10 @@ class Annotator(Protocol):
 
     def stop(self) -> None:
         """Ask nothing more; what is asked may still be answered. Its work then ends in `Unfinished`."""
+        ...
+
+    async def close(self) -> "Written | None":
+        """All its work has ended. What it wrote down to be asked elsewhere, where it did."""
         ...
 
     def for_work(self, answers: Answers) -> "Writer":

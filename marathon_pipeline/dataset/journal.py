@@ -7,6 +7,7 @@ ends. A line is an answer, or the text that the prompts of several share, once.
 import asyncio
 import gzip
 import hashlib
+import itertools
 import json
 import zlib
 from collections import Counter
@@ -19,8 +20,8 @@ from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.records import Record, Usage
 
 
-class Answer(Record):
-    """What came back for one request. `request`: sha256 of all that was asked."""
+class Asked(Record):
+    """A request, and what it was made for. `request`: sha256 of all that was asked."""
 
     request: str
     part: str
@@ -29,6 +30,11 @@ class Answer(Record):
     shared: str = ""  # sha256 of the text that the prompt begins with, which stands in a line of its own
     prompt: str  # the rest of it
     frames: str = ""  # sha256 over the pictures shown
+
+
+class Answer(Asked):
+    """What came back for one request."""
+
     id: str  # the server's name for it
     finish: str
     text: str
@@ -44,7 +50,7 @@ class Journal:
     """The answers to one stage's questions about one video. For one event loop."""
 
     def __init__(self, storage: Storage, stage: str, owner: str) -> None:
-        self._storage, self._stage = storage, stage
+        self._storage, self.stage, self.owner = storage, stage, owner
         self._folder = journal_folder(owner)
         self._answers: dict[str, list[Answer]] = {}
         self._shared: dict[str, str] = {}
@@ -56,7 +62,7 @@ class Journal:
         self._reading = asyncio.Lock()
 
     def _load(self) -> None:
-        begin = f"{self._folder}/{self._stage}-"
+        begin = f"{self._folder}/{self.stage}-"
         self._segments = [key for key in self._storage.keys(self._folder) if key.startswith(begin)]
         lines = [line for key in self._segments for line in self._storage.read(key).splitlines()]
         if self._storage.exists(self._whole):
@@ -94,12 +100,10 @@ class Journal:
 
         `find` was called before.
         """
-        if not self._put(answer):
+        new = self._lines(answer, shared_text)
+        if not new:
             return
-        if shared_text and answer.shared not in self._shared:
-            self._shared[answer.shared] = shared_text
-            self._pending.append(_shared_line(answer.shared, shared_text))
-        self._pending.append(answer.model_dump_json(exclude_defaults=True))
+        self._pending += new
         async with self._writing:
             if self._pending:  # else the one before has written it
                 lines, self._pending = self._pending, []
@@ -109,9 +113,30 @@ class Journal:
                     self._pending[:0] = lines
                     raise
 
+    def add(self, answers: Iterable[tuple[Answer, str]]) -> int:
+        """Put answers that came by another way on record, each with its shared text; returns how many are new.
+
+        For a journal of its own, outside any event loop.
+        """
+        self._load()
+        new = [lines for answer, shared_text in answers if (lines := self._lines(answer, shared_text))]
+        if new:
+            self._write(itertools.chain(*new))
+        return len(new)
+
+    def _lines(self, answer: Answer, shared_text: str) -> list[str]:
+        """What is to be written of an answer; nothing where it is known."""
+        if not self._put(answer):
+            return []
+        lines = [answer.model_dump_json(exclude_defaults=True)]
+        if shared_text and answer.shared not in self._shared:
+            self._shared[answer.shared] = shared_text
+            lines.insert(0, shared_line(answer.shared, shared_text))
+        return lines
+
     def _write(self, lines: Iterable[str]) -> None:
         last = self._segments[-1].rpartition("-")[2].removesuffix(".jsonl") if self._segments else "0"
-        key = f"{self._folder}/{self._stage}-{int(last) + 1:06d}.jsonl"
+        key = f"{self._folder}/{self.stage}-{int(last) + 1:06d}.jsonl"
         self._storage.write(key, "".join(f"{line}\n" for line in lines).encode())
         self._segments.append(key)
 
@@ -119,7 +144,7 @@ class Journal:
         """Make one file of the segments. It is there before they go, so a kill loses nothing."""
         if not self._segments:
             return
-        lines = [_shared_line(digest, text) for digest, text in self._shared.items()]
+        lines = [shared_line(digest, text) for digest, text in self._shared.items()]
         lines += [answer.model_dump_json(exclude_defaults=True) for each in self._answers.values() for answer in each]
         self._storage.write(self._whole, gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0))
         for key in self._segments:
@@ -167,5 +192,6 @@ def _unpacked(data: bytes) -> list[bytes]:
         return []  # damaged: its answers will be asked for again
 
 
-def _shared_line(shared: str, text: str) -> str:
+def shared_line(shared: str, text: str) -> str:
+    """The line of a text that the prompts of several answers begin with."""
     return json.dumps({"shared": shared, "shared_text": text}, ensure_ascii=False)

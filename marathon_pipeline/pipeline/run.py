@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.annotators.served.settings import Price
 from marathon_pipeline.dataset.dataset import Dataset, original_key
 from marathon_pipeline.dataset.lease import Lease
@@ -45,6 +46,7 @@ class RunResult:
     unfinished: bool = False  # some work waits for answers that are not to be had in this run
     full: bool = False  # what lies on the disk has reached the limit, and nothing in this run deletes any of it
     purged: list[Purged] = field(default_factory=list)  # while it ran
+    written: list[Written] = field(default_factory=list)  # requests that it wrote instead of sending them
 
 
 class Watcher:
@@ -268,6 +270,8 @@ class _Loop:
                     self.commit(work, outcomes)
             self.flush(always=False)
         self.flush(always=True)
+        for caller in callers:
+            self.result.written += _closed(caller)
         self.watcher.fetching(0, 0)
         self.result.stopped = self.waiting or self.result.unfinished
 
@@ -376,6 +380,18 @@ class _Loop:
 
 def _carry_out(stage: Stage, dataset: Dataset, order: Order) -> list[Outcome]:
     return asyncio.run(carry_out(stage, dataset, order))
+
+
+def _closed(caller: Any) -> list[Written]:
+    import ray
+
+    try:
+        written: list[Written] = ray.get(caller.close.remote())
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError:
+        return []  # it died, and what it had not put into files is asked for again by the next run
+    return written
 
 
 def is_served(stage: Stage) -> bool:

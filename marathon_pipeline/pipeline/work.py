@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.journal import Answers, Journal
 from marathon_pipeline.errors import Failed, Filtered, Unfinished, UserError, defect
@@ -43,6 +44,12 @@ class Caller:
         for stage in self._stages.values():
             if stage.annotator is not None:
                 stage.annotator.stop()
+
+    async def close(self) -> list[Written]:
+        """All has ended. What was written down to be asked elsewhere."""
+        annotators = {id(stage.annotator): stage.annotator for stage in self._stages.values() if stage.annotator}
+        written = [await annotator.close() for annotator in annotators.values()]
+        return [each for each in written if each is not None]
 
 
 async def carry_out(stage: Stage, dataset: Dataset, order: Order) -> list[Outcome]:

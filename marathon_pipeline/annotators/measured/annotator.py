@@ -43,6 +43,9 @@ class Measured:
     def stop(self) -> None:
         """It waits for nobody."""
 
+    async def close(self) -> None:
+        """It holds nothing open."""
+
     def for_work(self, answers: Answers) -> "Measured":
         return self
 

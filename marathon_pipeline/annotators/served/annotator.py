@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, get_args
 
 from marathon_pipeline import wording
-from marathon_pipeline.annotators.protocol import Pictures
+from marathon_pipeline.annotators.protocol import Pictures, Written
 from marathon_pipeline.annotators.served import prompts
 from marathon_pipeline.annotators.served.asking import Asker, Question, first_request
+from marathon_pipeline.annotators.served.batch import BatchWriter
 from marathon_pipeline.annotators.served.check import check
 from marathon_pipeline.annotators.served.pool import Pool, Sender
 from marathon_pipeline.annotators.served.settings import HOW, ModelSettings
@@ -50,12 +52,13 @@ class Served:
 
     served = True
 
-    def __init__(self, settings: ModelSettings, taxonomy: Taxonomy) -> None:
-        self.settings, self.taxonomy = settings, taxonomy
+    def __init__(self, settings: ModelSettings, taxonomy: Taxonomy, batch: Path | None = None) -> None:
+        """batch: a folder to write requests into, instead of sending them."""
+        self.settings, self.taxonomy, self._batch = settings, taxonomy, batch
         self._requests: dict[TopicName, int] = {}
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Served, (self.settings, self.taxonomy)
+        return Served, (self.settings, self.taxonomy, self._batch)
 
     @property
     def name(self) -> str:
@@ -64,7 +67,7 @@ class Served:
 
     @cached_property
     def sender(self) -> Sender:
-        return Pool(self.settings)
+        return BatchWriter(self.settings, self._batch) if self._batch else Pool(self.settings)
 
     @cached_property
     def memory(self) -> asyncio.Semaphore:
@@ -72,10 +75,14 @@ class Served:
         return asyncio.Semaphore(self.settings.in_memory)
 
     def check(self) -> None:
-        check(self.settings)
+        if not self._batch:
+            check(self.settings)
 
     def stop(self) -> None:
         self.sender.stop()
+
+    async def close(self) -> Written | None:
+        return await self.sender.close() if "sender" in vars(self) else None
 
     def for_work(self, answers: Answers) -> "ServedWriter":
         return ServedWriter(self, answers)

@@ -7,11 +7,11 @@ from typing import NamedTuple, TypeVar
 
 from pydantic import ConfigDict
 
-from marathon_pipeline.annotators.served.pool import Reply, Request, Sender, hash_of
+from marathon_pipeline.annotators.served.pool import Request, Sender, hash_of
 from marathon_pipeline.annotators.served.prompts import Prompt
 from marathon_pipeline.annotators.served.settings import ModelSettings
 from marathon_pipeline.annotators.served.shapes import Shape, Unsound, parse, schema_of
-from marathon_pipeline.dataset.journal import Answer, Answers
+from marathon_pipeline.dataset.journal import Answer, Answers, Asked
 from marathon_pipeline.errors import Failed
 from marathon_pipeline.records import Binding, digest
 
@@ -91,9 +91,10 @@ class Asker:
         for known in await self._answers.journal.find(hashed):
             if self._is_own(known, code):
                 return known
+        recorded = self._recorded(request, question, hashed)
         for _ in range(_MIXED_UP):
-            reply = await self._sender.send(request, hashed)
-            answer = self._kept(reply, request, question, hashed)
+            reply = await self._sender.send(request, recorded, self._answers.journal)
+            answer = Answer(**recorded.model_dump(), **reply._asdict())
             # To the end, even where whoever waits for it is cancelled: what was answered is never asked again.
             await asyncio.shield(self._answers.journal.keep(answer, question.prompt.shared))
             if self._is_own(answer, code):
@@ -109,10 +110,10 @@ class Asker:
         except Unsound:
             return True
 
-    def _kept(self, reply: Reply, request: Request, question: Question, hashed: str) -> Answer:
+    def _recorded(self, request: Request, question: Question, hashed: str) -> Asked:
         first, *others = (message["content"] for message in request.messages[1:])
         turns = [first.removeprefix(question.prompt.shared), *others]
-        return Answer(
+        return Asked(
             request=hashed,
             part=self._answers.part,
             unit=question.unit,
@@ -120,7 +121,6 @@ class Asker:
             shared=digest(question.prompt.shared)[:16] if question.prompt.shared else "",
             prompt="\n\n".join(turns),
             frames=_pictures_hash(question.pictures),
-            **reply._asdict(),
         )
 
     def _binding(self, question: Question, answer: Answer) -> Binding:

@@ -10,8 +10,10 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.annotators.served.endpoints import Endpoint, Endpoints
 from marathon_pipeline.annotators.served.settings import ModelSettings
+from marathon_pipeline.dataset.journal import Asked, Journal
 from marathon_pipeline.errors import Failed, Unfinished, UserError
 from marathon_pipeline.records import digest
 
@@ -46,12 +48,16 @@ class Reply(NamedTuple):
 class Sender(Protocol):
     """What a request is given to."""
 
-    async def send(self, request: Request, hashed: str) -> Reply:
-        """`hashed`: `hash_of` the request. Raises Failed, or Unfinished where the run is to end first."""
+    async def send(self, request: Request, asked: Asked, journal: Journal) -> Reply:
+        """`asked`: what `journal` will say of the request. Raises Failed, or Unfinished where no answer comes now."""
         ...
 
     def stop(self) -> None:
         """Begin nothing more; what is under way may end."""
+        ...
+
+    async def close(self) -> Written | None:
+        """All has ended: put away what is open."""
         ...
 
 
@@ -109,10 +115,10 @@ class Pool:
     def stop(self) -> None:
         self._stopped = True
 
-    async def send(self, request: Request, hashed: str) -> Reply:
+    async def send(self, request: Request, asked: Asked, journal: Journal) -> Reply:
         """The first request of a prefix goes ahead, so that the server computes it once; the others follow."""
         if not request.shared:
-            return await self._until_answered(request, hashed, urgent=False)
+            return await self._until_answered(request, asked.request, urgent=False)
         prefix = digest([request.messages[0], request.shared])
         leader = self._prefixes.get(prefix)
         if leader is None:
