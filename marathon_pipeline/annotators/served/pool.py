@@ -198,8 +198,8 @@ def rejected(settings: ModelSettings, url: str, status: int, said: str) -> Faile
 
 def reply_of(completion: Mapping[str, Any], seconds: float, gpu_seconds: float) -> Reply:
     """Raises KeyError, TypeError or ValueError where a server's JSON is no completion."""
-    (choice, *_), usage = completion["choices"], completion.get("usage") or {}
-    message = choice["message"]
+    (choice, *_), usage = completion["choices"], dict(completion.get("usage") or {})
+    message = dict(choice["message"])
     return Reply(
         id=str(completion.get("id") or ""),
         finish=str(choice.get("finish_reason") or ""),
