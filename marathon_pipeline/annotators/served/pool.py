@@ -158,10 +158,13 @@ class Pool:
         began, shared = time.monotonic(), endpoint.shared_seconds()
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
-                completion = await endpoint.client.chat.completions.create(**body_of(request, self._settings))
+                # not `chat.completions.create`, which spends a quarter of the CPU on classes that nothing here needs
+                completion = await endpoint.client.post(
+                    "/chat/completions", cast_to=dict[str, Any], body=body_of(request, self._settings)
+                )
             took = time.monotonic() - began
             gpu_seconds = (endpoint.shared_seconds() - shared) * self._settings.gpus
-            reply = reply_of(completion.model_dump(), took, gpu_seconds)
+            reply = reply_of(completion, took, gpu_seconds)
         except openai.APIStatusError as error:
             return self._refused(endpoint, error)
         except (TimeoutError, openai.APIConnectionError) as error:
