@@ -110,11 +110,15 @@ class ByHand:
         pass
 
 
+def annotator(sender: ByHand, **more: Any) -> Served:
+    made = Served(settings(**more), TAXONOMY)
+    made.sender = sender  # in the place of the pool
+    return made
+
+
 def writer(
     sender: ByHand, folder: Path, *, rounds: tuple[int, int] = (0, 0), part: str = "", **more: Any
 ) -> tuple[ServedWriter, Answers]:
     """A writer with a journal that is read anew, as in another run."""
-    annotator = Served(settings(**more), TAXONOMY)
-    annotator.sender = sender  # in the place of the pool
     answers = Answers(Journal(Storage(str(folder)), "stage", "video"), part, rounds)
-    return annotator.for_work(answers), answers
+    return annotator(sender, **more).for_work(answers), answers

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from by_hand import FIELDS, SUMMARY, TAXONOMY, ByHand, captions, clip, events, pictures, settings, writer
+from by_hand import FIELDS, SUMMARY, TAXONOMY, ByHand, annotator, captions, clip, events, pictures, settings, writer
 
 from marathon_pipeline.annotators.served import prompts
-from marathon_pipeline.annotators.served.annotator import Served
 from marathon_pipeline.annotators.served.pool import Request, body_of
-from marathon_pipeline.annotators.served.views import views
+from marathon_pipeline.annotators.served.views import View, views
+from marathon_pipeline.dataset.journal import Answers, Journal
+from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import Failed
 from marathon_pipeline.records import ClipCaption, Event
+from marathon_pipeline.taxonomy import Task
 
 CLIP_ID = re.compile(r"^(c\d{4}) \(", re.MULTILINE)
 SHORT = captions(8), events(captions(8), 3)
@@ -35,17 +37,13 @@ Asked = dict[tuple[str, str], Request]
 def asked_of(folder: Path, clips: Sequence[ClipCaption], parts: Sequence[Event], **model: Any) -> Asked:
     """What is sent for every task and format."""
     requests: Asked = {}
+    sender = ByHand()
+    served = annotator(sender, **model)
     for task in TAXONOMY.tasks.values():
-        if task.reads == ("global",):
-            continue
-        for format in ("open", "choice"):
-            sender = ByHand()
-            asyncio.run(
-                writer(sender, folder / task.task, part=task.task, **model)[0].write_qa(
-                    task, format, clips, parts, SUMMARY
-                )
-            )
-            requests[task.task, format] = sender.requests[0]
+        hand = served.for_work(Answers(Journal(Storage(str(folder)), "qa", "video"), task.task))
+        for format in ("open", "choice") if task.reads != ("global",) else ():
+            asyncio.run(hand.write_qa(task, format, clips, parts, SUMMARY))
+            requests[task.task, format] = sender.requests[-1]
     return requests
 
 
@@ -125,22 +123,21 @@ def test_every_id_that_may_be_named_is_shown_and_the_other_way_round(short: Aske
         assert offered(request) == CLIP_ID.findall(request.shared)
 
 
-@pytest.mark.parametrize("model", [SMALL, {}], ids=["8k", "32k"])
-def test_the_views_of_a_long_video_are_together_the_whole_and_each_fits(model: dict[str, Any]) -> None:
-    served, (clips, parts) = Served(settings(**model), TAXONOMY), LONG
+@pytest.mark.parametrize("room", [12_000, 77_000])
+def test_the_views_of_a_long_video_are_together_the_whole_and_each_fits(room: int) -> None:
+    clips, parts = LONG
     for task in TAXONOMY.tasks.values():
-        room = served.room_for_notes(task.topic)
 
-        def chars(view: Any, task: Any = task) -> int:
-            return len(prompts.notes(TAXONOMY, task, view, parts, SUMMARY))
+        def tell(view: View, task: Task = task) -> str:
+            return prompts.notes(TAXONOMY, task, view, parts, SUMMARY)
 
         if task.reads == ("global",):
             continue
-        found = views(clips, parts, chars, room)
-        assert len(found) > 1
-        assert [caption for view in found for caption in view.captions] == clips
-        assert all(chars(view) <= room for view in found)
-        assert max(len(view.captions) for view in found) <= min(len(view.captions) for view in found) + 1
+        found = views(clips, parts, tell, room)
+        assert [caption for view, _ in found for caption in view.captions] == clips
+        assert all(text == tell(view) and len(text) <= room for view, text in found)
+        sizes = [len(view.captions) for view, _ in found]
+        assert len(sizes) > 1 and max(sizes) <= min(sizes) + 1
 
 
 def test_every_prompt_fits_the_context_with_its_answer(long: Asked) -> None:

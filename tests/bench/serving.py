@@ -164,7 +164,7 @@ def streaming(videos: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         folder = Path(temporary)
         servers = {
-            stage: stack.enter_context(served.running(slots=slots, latency=latency))
+            stage: stack.enter_context(served.running(slots=slots, latency=latency, model="test"))
             for stage, (slots, latency) in PACE.items()
         }
         job = yaml.safe_load(JOB) | {

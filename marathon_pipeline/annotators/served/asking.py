@@ -83,9 +83,7 @@ class Asker:
                     return sound
                 problem = "; ".join(found)
             # By another seed, since a model that repeats its bad answer would repeat it again.
-            request = request._replace(
-                messages=(*messages, _said(answer.text), _mend(problem)), seed=request.seed + 1
-            )
+            request = request._replace(messages=(*messages, _said(answer.text), _mend(problem)), seed=request.seed + 1)
         if sound is None:
             raise Failed("bad_answer", f"{question.unit}: after {_REPAIRS} repairs {problem[:300]}")
         return sound

@@ -174,7 +174,7 @@ class Pool:
             if isinstance(error, TimeoutError | openai.APITimeoutError):
                 endpoint.width.refused()
                 return self._passing("timeout", endpoint, f"no answer within {self._settings.timeout_seconds:g} s"), 0.0
-            return self._passing("cut_off", endpoint, str(error.__cause__ or error)), 0.0
+            return self._passing("server_error", endpoint, str(error.__cause__ or error)), 0.0
         except (openai.OpenAIError, ValueError, KeyError, TypeError, AttributeError) as error:  # an answer that is none
             return self._passing("server_error", endpoint, f"unreadable: {error}"), 0.0
         endpoint.answers()
