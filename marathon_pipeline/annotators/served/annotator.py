@@ -35,6 +35,7 @@ from marathon_pipeline.records import (
     Event,
     Format,
     QAPair,
+    Record,
     Signals,
     Span,
     Summary,
@@ -56,6 +57,7 @@ class Served:
         """batch: a folder to write requests into, instead of sending them."""
         self.settings, self.taxonomy, self._batch = settings, taxonomy, batch
         self._requests: dict[TopicName, int] = {}
+        self._kept: dict[object, tuple[tuple[Record, ...], list[tuple[View, str]]]] = {}
 
     def __reduce__(self) -> tuple[object, ...]:
         return Served, (self.settings, self.taxonomy, self._batch)
@@ -107,8 +109,10 @@ class Served:
         self, task: Task, format: Format, captions: Sequence[ClipCaption], events: Sequence[Event], summary: Summary
     ) -> tuple[Question, type[OpenAnswer | ChoiceAnswer]]:
         """What the model is asked for a task in a format, and how its answer has to look."""
-        view = self._view(task, captions, events, summary)
-        shared = prompts.notes(self.taxonomy, task, view, events, summary)
+        found = self._views(task, captions, events, summary)
+        siblings = [sibling.task for sibling in self.taxonomy.of_topic(task.topic)]
+        turn = siblings.index(task.task) + int(digest(summary.video_id)[:8], 16)  # they take turns, beginning anywhere
+        view, shared = found[turn % len(found)]
         question = Question(
             summary.video_id,
             "qa",
@@ -120,16 +124,20 @@ class Served:
         )
         return question, OpenAnswer if format == "open" else ChoiceAnswer
 
-    def _view(self, task: Task, captions: Sequence[ClipCaption], events: Sequence[Event], summary: Summary) -> View:
-        """What of the video the task's prompt shows. The tasks of a topic take turns, beginning anywhere."""
+    def _views(
+        self, task: Task, captions: Sequence[ClipCaption], events: Sequence[Event], summary: Summary
+    ) -> list[tuple[View, str]]:
+        """The views of a video with their notes, kept for the tasks that read the same: they ask one after another."""
+        key, rows = (task.topic, frozenset(task.reads)), (*captions, *events, summary)
+        kept, found = self._kept.get(key, ((), []))
+        if len(kept) != len(rows) or any(one is not other for one, other in zip(kept, rows, strict=True)):
 
-        def chars(view: View) -> int:
-            return len(prompts.notes(self.taxonomy, task, view, events, summary))
+            def tell(view: View) -> str:
+                return prompts.notes(self.taxonomy, task, view, events, summary)
 
-        found = views(captions, events, chars, self._room_for_notes(task.topic))
-        siblings = [sibling.task for sibling in self.taxonomy.of_topic(task.topic)]
-        turn = siblings.index(task.task) + int(digest(summary.video_id)[:8], 16)
-        return found[turn % len(found)]
+            found = views(captions, events, tell, self._room_for_notes(task.topic))
+            self._kept[key] = rows, found
+        return found
 
     def qa_messages(
         self, task: Task, format: Format, captions: Sequence[ClipCaption], events: Sequence[Event], summary: Summary

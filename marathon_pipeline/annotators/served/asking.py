@@ -72,6 +72,8 @@ class Asker:
                 raise Failed("refused", f"{question.unit}: {answer.refusal[:200] or 'the server filtered the answer'}")
             try:
                 value = parse(shape, answer.text, question.clip_ids, question.most)
+                if self._settings.echo and value.reference.strip() != code:
+                    raise Unsound(f"reference: it is not the code {code}")
             except Unsound as error:
                 cut = "it was cut off at its greatest length, and " if answer.finish == "length" else ""
                 problem = f"{cut}{error}"
@@ -80,7 +82,8 @@ class Asker:
                 if not (found := list(faults(value))):
                     return sound
                 problem = "; ".join(found)
-            request = request._replace(messages=(*messages, _said(answer.text), _mend(problem)))
+            # By another seed, since a model that repeats its bad answer would repeat it again.
+            request = request._replace(messages=(*messages, _said(answer.text), _mend(problem)), seed=request.seed + 1)
         if sound is None:
             raise Failed("bad_answer", f"{question.unit}: after {_REPAIRS} repairs {problem[:300]}")
         return sound

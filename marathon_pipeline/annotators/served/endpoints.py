@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from marathon_pipeline.annotators.served.settings import ModelSettings
 from marathon_pipeline.annotators.served.width import Width
-from marathon_pipeline.errors import Failed, UserError
+from marathon_pipeline.errors import Failed, Unfinished, UserError
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _DNS = "dns+"
 _READ_AGAIN_SECONDS = 10.0
 _DOWN_SECONDS = (1.0, 30.0)  # after the first failure to connect, and at most
-_CROWDED = 2.0  # widths of requests at one endpoint: what it knows is not worth the wait where another is idle
+_CONNECT_SECONDS = 10.0
+_CROWDED = 2.0  # times as much to do as another, and no less than so many widths: what it knows is not worth the wait
 
 
 class Endpoint:
@@ -35,7 +36,7 @@ class Endpoint:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._number = itertools.count()
         self._client: AsyncOpenAI | None = None
-        self.down_until = 0.0
+        self.down_since = self.down_until = 0.0
         self._failures = 0
         self._shared_seconds, self._told = 0.0, time.monotonic()
 
@@ -44,9 +45,12 @@ class Endpoint:
         if self._client is None:
             import openai
 
+            timeout = openai.Timeout(
+                self._settings.timeout_seconds, connect=min(_CONNECT_SECONDS, self._settings.timeout_seconds)
+            )
             most = self._settings.max_in_flight + 1
             limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most, max_keepalive_connections=most)
-            http = openai.DefaultAsyncHttpxClient(limits=limits, timeout=self._settings.timeout_seconds)
+            http = openai.DefaultAsyncHttpxClient(limits=limits, timeout=timeout)
             self._client = openai.AsyncOpenAI(
                 base_url=self.url, api_key=self._key or "none", max_retries=0, http_client=http
             )
@@ -102,13 +106,21 @@ class Endpoint:
         self._tick()
         return self._shared_seconds
 
+    @property
+    def up(self) -> bool:
+        return time.monotonic() >= self.down_until
+
     def answers(self) -> None:
         self._failures = 0
 
     def is_down(self) -> None:
+        """Whoever finds it so while it counts as up; those that were on their way with that one say nothing new."""
+        if not self.up:
+            return
+        now, (first, most) = time.monotonic(), _DOWN_SECONDS
+        self.down_since = self.down_since if self._failures else now
+        self.down_until = now + min(most, first * 2 ** min(self._failures, 10))
         self._failures += 1
-        first, most = _DOWN_SECONDS
-        self.down_until = time.monotonic() + min(most, first * 2 ** (self._failures - 1))
 
     async def close(self) -> None:
         if self._client is not None:
@@ -121,6 +133,7 @@ class Endpoints:
 
     def __init__(self, settings: ModelSettings, key: str) -> None:
         self._settings, self._key = settings, key
+        self.stopped = False
         self._all: dict[str, Endpoint] = {}
         self._read = float("-inf")
         self._reading = asyncio.Lock()
@@ -142,19 +155,21 @@ class Endpoints:
     async def choose(self, key: str) -> Endpoint:
         """The replica for a key: always the same one (rendezvous hashing), unless it is down or crowded.
 
-        Raises Failed `server_unreachable` where all are down for longer than the job's patience.
+        Raises Failed `server_unreachable` where all have been down for longer than the job's patience, and Unfinished
+        where the run is to end first.
         """
-        began = time.monotonic()
-        while True:
+        while not self.stopped:
             endpoints, now = await self.current(), time.monotonic()
-            up = [endpoint for endpoint in endpoints if endpoint.down_until <= now]
+            up = [endpoint for endpoint in endpoints if endpoint.up]
             if up:
                 ranked = sorted(up, key=lambda endpoint: _rank(endpoint.url, key), reverse=True)
-                return next((e for e in ranked if e.load <= _CROWDED), min(ranked, key=lambda e: e.load))
-            if now - began > self._settings.patience_seconds:
-                names = ", ".join(endpoint.url for endpoint in endpoints) or str(self._settings.endpoints)
+                bearable = _CROWDED * max(1.0, min(endpoint.load for endpoint in up))
+                return next(endpoint for endpoint in ranked if endpoint.load <= bearable)
+            if endpoints and now - max(e.down_since for e in endpoints) > self._settings.patience_seconds:
+                names = ", ".join(endpoint.url for endpoint in endpoints)
                 raise Failed("server_unreachable", f"{self._settings.model}: no answer from {names}", transient=True)
             await asyncio.sleep(min(1.0, max(0.05, min(e.down_until for e in endpoints) - now) if endpoints else 1.0))
+        raise Unfinished
 
     async def close(self) -> None:
         for endpoint in self._all.values():

@@ -19,6 +19,7 @@ from marathon_pipeline.records import digest
 
 _PAUSE_SECONDS = (0.5, 30.0)  # before the first retry, and at most
 _KNOWN_PREFIXES = 4096
+_NOT_TAKEN = ("ConnectError", "ConnectTimeout")  # of whichever HTTP library `openai` uses
 _PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 
 
@@ -110,10 +111,9 @@ class Pool:
         self._key = key_of(settings)
         self._endpoints = Endpoints(settings, self._key)
         self._prefixes: OrderedDict[str, asyncio.Event] = OrderedDict()
-        self._stopped = False
 
     def stop(self) -> None:
-        self._stopped = True
+        self._endpoints.stopped = True
 
     async def send(self, request: Request, asked: Asked, journal: Journal) -> Reply:
         """The first request of a prefix goes ahead, so that the server computes it once; the others follow."""
@@ -138,38 +138,50 @@ class Pool:
             if attempt:
                 first, most = _PAUSE_SECONDS
                 await asyncio.sleep(max(wait, random.uniform(0, min(most, first * 2**attempt))))  # noqa: S311
-            if self._stopped:
-                raise Unfinished
-            endpoint = await self._endpoints.choose(place)
-            async with endpoint.slot(urgent):
-                if self._stopped:
-                    raise Unfinished
-                reply = await self._once(endpoint, request)
+            reply = await self._sent(request, place, urgent)
             if isinstance(reply, Reply):
                 return reply
             failure, wait = reply
         raise failure
 
-    async def _once(self, endpoint: Endpoint, request: Request) -> "Reply | tuple[Failed, float]":
-        """The reply, or a failure that may pass with how long the server asks to wait. Raises any other failure."""
+    async def _sent(self, request: Request, place: str, urgent: bool) -> "Reply | tuple[Failed, float]":
+        """What came of it at the first endpoint that took it: what none took was not tried, and may be sent later."""
+        while True:
+            endpoint = await self._endpoints.choose(place)
+            async with endpoint.slot(urgent):
+                if self._endpoints.stopped:
+                    raise Unfinished
+                if endpoint.up and (came := await self._once(endpoint, request)) is not None:
+                    return came
+
+    async def _once(self, endpoint: Endpoint, request: Request) -> "Reply | tuple[Failed, float] | None":
+        """The reply, or a failure that may pass with how long the server asks to wait; None where nobody took it.
+
+        Raises any other failure.
+        """
         import openai
 
         began, shared = time.monotonic(), endpoint.shared_seconds()
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
-                completion = await endpoint.client.chat.completions.create(**body_of(request, self._settings))
+                # not `chat.completions.create`, which spends a quarter of the CPU on classes that nothing here needs
+                completion = await endpoint.client.post(
+                    "/chat/completions", cast_to=dict[str, Any], body=body_of(request, self._settings)
+                )
             took = time.monotonic() - began
             gpu_seconds = (endpoint.shared_seconds() - shared) * self._settings.gpus
-            reply = reply_of(completion.model_dump(), took, gpu_seconds)
-        except (TimeoutError, openai.APITimeoutError):
-            endpoint.width.refused()
-            return self._passing("timeout", endpoint, f"no answer within {self._settings.timeout_seconds:g} s"), 0.0
+            reply = reply_of(completion, took, gpu_seconds)
         except openai.APIStatusError as error:
             return self._refused(endpoint, error)
-        except openai.APIConnectionError as error:
-            endpoint.is_down()
-            return self._passing("server_unreachable", endpoint, str(error.__cause__ or error)), 0.0
-        except (openai.OpenAIError, ValueError, KeyError, TypeError) as error:  # an answer that is none
+        except (TimeoutError, openai.APIConnectionError) as error:
+            if type(error.__cause__).__name__ in _NOT_TAKEN:
+                endpoint.is_down()
+                return None
+            if isinstance(error, TimeoutError | openai.APITimeoutError):
+                endpoint.width.refused()
+                return self._passing("timeout", endpoint, f"no answer within {self._settings.timeout_seconds:g} s"), 0.0
+            return self._passing("server_error", endpoint, str(error.__cause__ or error)), 0.0
+        except (openai.OpenAIError, ValueError, KeyError, TypeError, AttributeError) as error:  # an answer that is none
             return self._passing("server_error", endpoint, f"unreadable: {error}"), 0.0
         endpoint.answers()
         endpoint.width.answered(took)
@@ -203,20 +215,25 @@ def rejected(settings: ModelSettings, url: str, status: int, said: str) -> Faile
 
 
 def reply_of(completion: Mapping[str, Any], seconds: float, gpu_seconds: float) -> Reply:
-    """Raises KeyError, TypeError or ValueError where a server's JSON is no completion."""
-    (choice, *_), usage = completion["choices"], completion.get("usage") or {}
-    message = choice["message"]
+    """Raises KeyError, TypeError, ValueError or AttributeError where a server's JSON is no completion."""
+    (choice, *_), usage = completion["choices"], dict(completion.get("usage") or {})
+    message = dict(choice["message"])
     return Reply(
         id=str(completion.get("id") or ""),
         finish=str(choice.get("finish_reason") or ""),
-        text=message.get("content") or "",
-        refusal=message.get("refusal") or "",
+        text=_whole(message.get("content")),
+        refusal=_whole(message.get("refusal")),
         prompt_tokens=usage.get("prompt_tokens") or 0,
         cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
         completion_tokens=usage.get("completion_tokens") or 0,
         seconds=round(seconds, 3),
         gpu_seconds=round(gpu_seconds, 4),
     )
+
+
+def _whole(text: str | None) -> str:
+    """JSON may hold half a character, which no file can."""
+    return (text or "").encode("utf-8", "replace").decode()
 
 
 def key_of(settings: ModelSettings) -> str:

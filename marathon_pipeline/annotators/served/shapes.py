@@ -147,6 +147,8 @@ def parse(shape: type[S], text: str, clip_ids: Sequence[str] = (), most: int | N
         fields = json.loads(text, strict=False)  # models put raw line breaks into strings
     except ValueError as error:
         raise Unsound(f"it is not JSON ({error})") from None
+    except RecursionError:
+        raise Unsound("it is nested too deeply") from None
     try:
         answer = shape.model_validate(fields, context=frozenset(clip_ids))
     except ValidationError as error:

@@ -5,6 +5,7 @@ in full and tells what lies before and behind it by the captions of its events. 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 from marathon_pipeline.errors import Failed
@@ -19,13 +20,17 @@ class View(NamedTuple):
 
 
 def views(
-    captions: Sequence[ClipCaption], events: Sequence[Event], chars: Callable[[View], int], most: int
-) -> list[View]:
+    captions: Sequence[ClipCaption], events: Sequence[Event], tell: Callable[[View], str], most: int
+) -> list[tuple[View, str]]:
     """As few views as bring each one's text to at most `most` characters. Raises Failed `context` where none do."""
-    for count in range(1, len(captions) + 1):
-        found = list(_cut(captions, events, count))
-        if all(chars(view) <= most for view in found):
-            return found
+    ((whole, text),) = ((view, tell(view)) for view in _cut(captions, events, 1))
+    if len(text) <= most:
+        return [(whole, text)]
+    for count in range(max(2, len(text) // max(1, most)), len(captions) + 1):  # together they are no shorter
+        told = ((view, tell(view)) for view in _cut(captions, events, count))
+        fitting = list(takewhile(lambda each: len(each[1]) <= most, told))
+        if len(fitting) == count:
+            return fitting
     raise Failed("context", f"context_tokens is too small for the events of {captions[0].video_id} in short")
 
 
