@@ -8,9 +8,9 @@ from typing import Any
 from served import answers
 
 from marathon_pipeline.annotators.served.annotator import Served, ServedWriter
-from marathon_pipeline.annotators.served.pool import Reply, Request, body_of
+from marathon_pipeline.annotators.served.pool import Reply, Request, body_of, hash_of
 from marathon_pipeline.annotators.served.settings import ModelSettings
-from marathon_pipeline.dataset.journal import Answers, Journal
+from marathon_pipeline.dataset.journal import Answers, Asked, Journal
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.records import Binding, Clip, ClipCaption, Event, Summary
 from marathon_pipeline.taxonomy import load_taxonomy
@@ -95,6 +95,12 @@ def good(request: Request) -> Reply:
     return reply(json.dumps(answers.answer(answers.asked(body_of(request, settings())))))
 
 
+def recorded(request: Request, model: ModelSettings) -> tuple[Asked, Journal]:
+    """What goes with a request to a sender that looks at its hash only."""
+    asked = Asked(request=hash_of(request, model), part="", unit="", model=model.name, prompt="")
+    return asked, Journal(Storage("."), "stage", "video")
+
+
 class ByHand:
     """A sender. `replies`: those to the first requests, one each; `good` answers all that follow."""
 
@@ -102,11 +108,14 @@ class ByHand:
         self.replies = list(replies)
         self.requests: list[Request] = []
 
-    async def send(self, request: Request, hashed: str) -> Reply:
+    async def send(self, request: Request, asked: Asked, journal: Journal) -> Reply:
         self.requests.append(request)
         return (self.replies.pop(0) if self.replies else good)(request)
 
     def stop(self) -> None:
+        pass
+
+    async def close(self) -> None:
         pass
 
 

@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 from marathon_pipeline.annotators.served.annotator import chosen_seconds
 from marathon_pipeline.annotators.served.pool import Reply, Request, hash_of, reply_of
-from marathon_pipeline.dataset.journal import Answer, Journal
+from marathon_pipeline.dataset.journal import Answer, Asked, Journal
 from marathon_pipeline.errors import Failed, Filtered
 from marathon_pipeline.records import LETTERS, Event, QAPair
 
@@ -427,9 +427,9 @@ def test_usage_is_the_sum_over_all_that_was_asked_repairs_and_mix_ups_too(tmp_pa
 
 def test_what_arrives_while_a_segment_is_written_goes_into_the_next_one(tmp_path: Path) -> None:
     class Together(ByHand):
-        async def send(self, request: Request, hashed: str) -> Reply:
+        async def send(self, request: Request, asked: Asked, journal: Journal) -> Reply:
             await asyncio.sleep(0.05)
-            return await super().send(request, hashed)
+            return await super().send(request, asked, journal)
 
     asyncio.run(caption_all(Together(), tmp_path, count=40))
     assert 1 <= len(segments(tmp_path)) < 20
@@ -459,7 +459,7 @@ class Held(ByHand):
         super().__init__()
         self.held: list[tuple[Request, asyncio.Future[Reply]]] = []
 
-    async def send(self, request: Request, hashed: str) -> Reply:
+    async def send(self, request: Request, asked: Asked, journal: Journal) -> Reply:
         self.requests.append(request)
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self.held.append((request, answer))

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import served
+from by_hand import recorded
 from served import answers
 
 from marathon_pipeline.annotators.served import endpoints
-from marathon_pipeline.annotators.served.pool import Pool, Reply, Request, body_of, hash_of
+from marathon_pipeline.annotators.served.pool import Pool, Reply, Request, body_of
 from marathon_pipeline.annotators.served.settings import ModelSettings
 from marathon_pipeline.errors import Failed, Unfinished, UserError
 
@@ -37,7 +38,7 @@ def model(*urls: str, **more: Any) -> ModelSettings:
 
 
 async def ask(pool: Pool, settings: ModelSettings, requests: Sequence[Request]) -> list[Any]:
-    sent = (pool.send(request, hash_of(request, settings)) for request in requests)
+    sent = (pool.send(request, *recorded(request, settings)) for request in requests)
     return await asyncio.gather(*sent, return_exceptions=True)
 
 
@@ -68,7 +69,7 @@ def test_answers_out_of_order_reach_whoever_asked_and_whoever_was_cancelled_free
     async def run() -> None:
         settings = model(server.url, max_in_flight=24)
         pool, requests = Pool(settings), [question(number) for number in range(200)]
-        asked = [asyncio.ensure_future(pool.send(each, hash_of(each, settings))) for each in requests]
+        asked = [asyncio.ensure_future(pool.send(each, *recorded(each, settings))) for each in requests]
         chance = random.Random(4)
         for each in chance.sample(asked, 60):
             await asyncio.sleep(chance.uniform(0, 0.01))

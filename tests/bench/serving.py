@@ -33,7 +33,7 @@ from served.server import PrefixCache
 from marathon_pipeline.annotators.served.annotator import Served
 from marathon_pipeline.annotators.served.pool import Pool, Reply, Request
 from marathon_pipeline.annotators.served.settings import ModelSettings
-from marathon_pipeline.dataset.journal import Answers, Journal
+from marathon_pipeline.dataset.journal import Answers, Asked, Journal
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.records import ClipCaption, Event, Summary
 
@@ -215,11 +215,13 @@ def streaming(videos: int) -> dict[str, Any]:
 class Reversed(Pool):
     """Asks the task first and shows the notes last."""
 
-    async def send(self, request: Request, hashed: str) -> Reply:
+    async def send(self, request: Request, asked: Asked, journal: Journal) -> Reply:
         system, user = request.messages[0], request.messages[1]["content"]
         turned = f"{user[len(request.shared) :]}\n\n{request.shared}"
         return await super().send(
-            request._replace(messages=(system, {"role": "user", "content": turned}, *request.messages[2:])), hashed
+            request._replace(messages=(system, {"role": "user", "content": turned}, *request.messages[2:])),
+            asked,
+            journal,
         )
 
 
@@ -233,9 +235,9 @@ def _cached(name: str, pool: type[Pool], videos: int) -> dict[str, Any]:
     asked: list[Request] = []
 
     class Noting(pool):  # type: ignore[misc, valid-type]
-        async def send(self, request: Request, hashed: str) -> Any:
+        async def send(self, request: Request, recorded: Asked, journal: Journal) -> Any:
             asked.append(request)
-            return await super().send(request, hashed)
+            return await super().send(request, recorded, journal)
 
     async def run(model: ModelSettings, folder: str) -> None:
         annotator = Served(model, TAXONOMY)

@@ -152,8 +152,8 @@ class Endpoints:
                 self._read = time.monotonic()
         return list(self._all.values())
 
-    async def choose(self, key: str) -> Endpoint:
-        """The replica for a key: always the same one (rendezvous hashing), unless it is down or crowded.
+    async def choose(self, key: str, home: Endpoint | None = None) -> Endpoint:
+        """The replica for a key: `home` if it is up, else by rendezvous hashing always the same of those not crowded.
 
         Raises Failed `server_unreachable` where all have been down for longer than the job's patience, and Unfinished
         where the run is to end first.
@@ -161,6 +161,8 @@ class Endpoints:
         while not self.stopped:
             endpoints, now = await self.current(), time.monotonic()
             up = [endpoint for endpoint in endpoints if endpoint.up]
+            if home in up:
+                return home
             if up:
                 ranked = sorted(up, key=lambda endpoint: _rank(endpoint.url, key), reverse=True)
                 bearable = _CROWDED * max(1.0, min(endpoint.load for endpoint in up))

@@ -8,6 +8,7 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from marathon_pipeline.annotators.protocol import Written
@@ -44,6 +45,15 @@ class Reply(NamedTuple):
     completion_tokens: int
     seconds: float
     gpu_seconds: float
+
+
+@dataclass
+class _Prefix:
+    """What several requests begin with: whether a first one went ahead, and who has computed it."""
+
+    key: str
+    led: asyncio.Event = field(default_factory=asyncio.Event)
+    home: Endpoint | None = None
 
 
 class Sender(Protocol):
@@ -110,7 +120,7 @@ class Pool:
         self._settings = settings
         self._key = key_of(settings)
         self._endpoints = Endpoints(settings, self._key)
-        self._prefixes: OrderedDict[str, asyncio.Event] = OrderedDict()
+        self._prefixes: OrderedDict[str, _Prefix] = OrderedDict()
 
     def stop(self) -> None:
         self._endpoints.stopped = True
@@ -118,36 +128,36 @@ class Pool:
     async def send(self, request: Request, asked: Asked, journal: Journal) -> Reply:
         """The first request of a prefix goes ahead, so that the server computes it once; the others follow."""
         if not request.shared:
-            return await self._until_answered(request, asked.request, urgent=False)
-        prefix = digest([request.messages[0], request.shared])
-        leader = self._prefixes.get(prefix)
-        if leader is None:
-            leader = self._prefixes[prefix] = asyncio.Event()
+            return await self._until_answered(request, _Prefix(asked.request), urgent=False)
+        key = digest([request.messages[0], request.shared])
+        prefix = self._prefixes.get(key)
+        if prefix is None:
+            prefix = self._prefixes[key] = _Prefix(key)
             while len(self._prefixes) > _KNOWN_PREFIXES:
-                self._prefixes.popitem(last=False)[1].set()
+                self._prefixes.popitem(last=False)[1].led.set()
             try:
                 return await self._until_answered(request, prefix, urgent=False)
             finally:
-                leader.set()
-        await leader.wait()
+                prefix.led.set()
+        await prefix.led.wait()
         return await self._until_answered(request, prefix, urgent=True)
 
-    async def _until_answered(self, request: Request, place: str, *, urgent: bool) -> Reply:
+    async def _until_answered(self, request: Request, prefix: "_Prefix", *, urgent: bool) -> Reply:
         failure, wait = Failed("server_error"), 0.0
         for attempt in range(self._settings.retries + 1):
             if attempt:
                 first, most = _PAUSE_SECONDS
                 await asyncio.sleep(max(wait, random.uniform(0, min(most, first * 2**attempt))))  # noqa: S311
-            reply = await self._sent(request, place, urgent)
+            reply = await self._sent(request, prefix, urgent)
             if isinstance(reply, Reply):
                 return reply
             failure, wait = reply
         raise failure
 
-    async def _sent(self, request: Request, place: str, urgent: bool) -> "Reply | tuple[Failed, float]":
+    async def _sent(self, request: Request, prefix: "_Prefix", urgent: bool) -> "Reply | tuple[Failed, float]":
         """What came of it at the first endpoint that took it: what none took was not tried, and may be sent later."""
         while True:
-            endpoint = await self._endpoints.choose(place)
+            endpoint = prefix.home = await self._endpoints.choose(prefix.key, prefix.home)
             async with endpoint.slot(urgent):
                 if self._endpoints.stopped:
                     raise Unfinished
