@@ -65,7 +65,7 @@ class Direct:
 def direct(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Direct]:
     folder = tmp_path_factory.mktemp("direct")
     Command(folder)("synth", "videos", "--videos", 2, "--minutes", 1, "--seed", 5)
-    with served.running() as server:
+    with served.running(model="org/seer,org/writer") as server:
         job = JOB.replace("URL", server.url).replace("VIDEOS", str(folder / "videos" / "manifest.jsonl"))
         (folder / "job.yaml").write_text(job)
         Command(folder)("run", "job.yaml")

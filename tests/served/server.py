@@ -172,7 +172,7 @@ class Completions:
 
     def _unfit(self, model: object, prompt_tokens: int, most_tokens: int) -> web.Response | None:
         """What vLLM refuses, in its words: clients read them."""
-        if self.options.model and model != self.options.model:
+        if self.options.model and model not in self.options.model.split(","):
             return problem(404, f"The model `{model}` does not exist.", "NotFoundError", "model")
         bound = self.options.max_model_len
         start = f"This model's maximum context length is {bound} tokens. However, "
@@ -281,14 +281,8 @@ async def serve(options: argparse.Namespace, faults: Faults) -> None:
     completions = Completions(options, faults, log)
 
     async def models(request: web.Request) -> web.Response:
-        model = {
-            "id": options.model or "any",
-            "object": "model",
-            "created": 0,
-            "owned_by": "tests",
-            "root": options.model,
-        }
-        data = [model | {"max_model_len": options.max_model_len or None}]
+        model = {"object": "model", "created": 0, "owned_by": "tests", "max_model_len": options.max_model_len or None}
+        data = [model | {"id": name, "root": name} for name in (options.model or "any").split(",")]
         return completions.unauthorized(request) or web.json_response({"object": "list", "data": data})
 
     async def stats(request: web.Request) -> web.Response:
@@ -320,7 +314,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jitter", type=float, default=0.0, help="up to so many seconds more: answers out of order")
     parser.add_argument("--slots", type=int, default=256, help="answers made at once; the others wait in order")
     parser.add_argument("--key", default="", help="the API key, if one is asked for")
-    parser.add_argument("--model", default="", help="the only model served (default: any name)")
+    parser.add_argument("--model", default="", help="the models served, with commas (default: any name)")
     parser.add_argument("--max-model-len", type=int, default=0, help="tokens of prompt and answer (default: no bound)")
     parser.add_argument("--cache-tokens", type=int, default=2_000_000, help="size of the prefix cache")
     parser.add_argument("--no-schemas", action="store_true", help="a server that takes a schema and does not obey it")
