@@ -44,6 +44,7 @@ chaos: .venv/installed-dev  ## thirty runs, each with a kill -9 of the command, 
 bench: .venv/installed-dev  ## measure speed and memory, REAL=film.mp4 on it too: an hour or more, docs/performance.md
 	$(BIN)/python tests/bench/segment.py $(if $(REAL),--real $(REAL))
 	$(BIN)/python tests/bench/chain.py
+	PYTHONPATH=tests $(BIN)/python tests/bench/serving.py
 
 clean:
 	rm -rf .venv .venv-vllm out

@@ -23,6 +23,7 @@ _DNS = "dns+"
 _READ_AGAIN_SECONDS = 10.0
 _DOWN_SECONDS = (1.0, 30.0)  # after the first failure to connect, and at most
 _CONNECT_SECONDS = 10.0
+_CONNECTIONS = 32  # of one client
 _CROWDED = 2.0  # times as much to do as another, and no less than so many widths: what it knows is not worth the wait
 
 
@@ -35,26 +36,25 @@ class Endpoint:
         self.in_flight = 0
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._number = itertools.count()
-        self._client: AsyncOpenAI | None = None
+        self._clients: list[AsyncOpenAI] = []
         self.down_since = self.down_until = 0.0
         self._failures = 0
         self._shared_seconds, self._told = 0.0, time.monotonic()
 
-    @property
     def client(self) -> "AsyncOpenAI":
-        if self._client is None:
-            import openai
+        """The next of several in turn, since one looks at all of its connections for every request."""
+        if not self._clients:
+            self._clients = [self._new_client() for _ in range(-(-self._settings.max_in_flight // _CONNECTIONS))]
+        return self._clients[next(self._number) % len(self._clients)]
 
-            timeout = openai.Timeout(
-                self._settings.timeout_seconds, connect=min(_CONNECT_SECONDS, self._settings.timeout_seconds)
-            )
-            most = self._settings.max_in_flight + 1
-            limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most, max_keepalive_connections=most)
-            http = openai.DefaultAsyncHttpxClient(limits=limits, timeout=timeout)
-            self._client = openai.AsyncOpenAI(
-                base_url=self.url, api_key=self._key or "none", max_retries=0, http_client=http
-            )
-        return self._client
+    def _new_client(self) -> "AsyncOpenAI":
+        import openai
+
+        seconds = self._settings.timeout_seconds
+        timeout = openai.Timeout(seconds, connect=min(_CONNECT_SECONDS, seconds))
+        limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=None, max_keepalive_connections=_CONNECTIONS)
+        http = openai.DefaultAsyncHttpxClient(limits=limits, timeout=timeout)
+        return openai.AsyncOpenAI(base_url=self.url, api_key=self._key or "none", max_retries=0, http_client=http)
 
     @property
     def load(self) -> float:
@@ -123,9 +123,9 @@ class Endpoint:
         self._failures += 1
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
+        for client in self._clients:
+            await client.close()
+        self._clients = []
 
 
 class Endpoints:

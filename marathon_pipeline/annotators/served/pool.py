@@ -175,7 +175,7 @@ class Pool:
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 # not `chat.completions.create`, which spends a quarter of the CPU on classes that nothing here needs
-                completion = await endpoint.client.post(
+                completion = await endpoint.client().post(
                     "/chat/completions", cast_to=dict[str, Any], body=body_of(request, self._settings)
                 )
             took = time.monotonic() - began
