@@ -181,6 +181,7 @@ def test_swapped_answers_are_all_found(
     assert len(journal(tmp_path)) == undisturbed[1] + swapped  # what was mixed up is on record too
 
 
+@pytest.mark.slow
 def test_what_is_asked_again_when_templates_change_is_what_they_concern(
     undisturbed: tuple[Path, int], tmp_path: Path
 ) -> None:
@@ -209,7 +210,8 @@ def test_what_is_asked_again_when_templates_change_is_what_they_concern(
         assert json.loads(marathon("plan", "job.yaml", "--json")) == []
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1500)])])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.timeout(1500))])
 def test_a_run_that_is_killed_again_and_again_asks_only_what_was_in_flight_twice(
     kills: int, undisturbed: tuple[Path, int], marathon_on: Callable[..., Command], tmp_path: Path
 ) -> None:
