@@ -40,7 +40,7 @@ class ModelSettings(_Strict):
     frames: FrameSettings = FrameSettings()
     probe: float = Field(0.0, ge=0, le=1)  # share of the clips captioned twice, to see whether pictures get mixed up
     max_in_flight: int = Field(256, ge=1)  # requests at an endpoint; what it bears is found below that
-    in_memory: int = Field(512, ge=1)  # questions whose prompts and pictures are held at once, in each caller
+    in_memory: int = Field(1536, ge=1)  # questions whose prompts and pictures are held at once, in each caller
     timeout_seconds: float = Field(300.0, gt=0)
     patience_seconds: float = Field(300.0, ge=0)  # how long to wait where every endpoint is down
     retries: int = Field(6, ge=0)  # of a request that fails for a passing reason
