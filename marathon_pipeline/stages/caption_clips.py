@@ -48,7 +48,7 @@ class CaptionClips:
             [writer.caption_clip(clip, seen_in(clip), pictures) for clip in clips], Failed
         )
         passing = [failure for failure in failures if failure.transient]
-        if passing or len(failures) > self._settings.max_lost * len(clips):
+        if passing or not captions or len(failures) > self._settings.max_lost * len(clips):
             raise (passing or failures)[0]
         for failure in failures:
             given.answers.lose(failure.reason)
