@@ -24,6 +24,8 @@ from marathon_pipeline.audit.measures import measure, words
 from marathon_pipeline.records import Binding, Clip, QAPair, Span
 from marathon_pipeline.taxonomy import TASK_IDS, load_taxonomy
 
+pytestmark = pytest.mark.slow  # as many starts of a server as there are tests
+
 TAXONOMY = load_taxonomy()
 CLIPS = [f"c{index:04}" for index in range(30)]
 Schema = dict[str, Any]

@@ -28,7 +28,7 @@ class SegmentSettings(BaseModel):
 
 
 class Segment:
-    name, version = "segment", 3
+    name, version = "segment", 4
     reads, writes, parts = (Video,), (Signals, Clip), ("",)
     annotator = None
 
