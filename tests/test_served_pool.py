@@ -200,13 +200,14 @@ def test_a_run_that_is_stopped_does_not_wait_for_a_server_that_is_away() -> None
 
 
 def test_what_is_stopped_asks_nothing_more_and_sees_the_rest_to_its_end() -> None:
-    with served.running(latency=0.5) as server:
+    with served.running(latency=2) as server:
 
         async def run() -> list[Any]:
             settings = model(server.url, max_in_flight=4)
             pool = Pool(settings)
             asking = asyncio.ensure_future(ask(pool, settings, [question(number) for number in range(20)]))
-            await asyncio.sleep(0.25)
+            while (await asyncio.to_thread(server.stats))["in_flight"] < 4:
+                await asyncio.sleep(0.02)
             pool.stop()
             return await asking
 
@@ -367,11 +368,12 @@ def test_half_a_character_in_an_answer_is_replaced() -> None:
 
 def test_the_first_of_a_prefix_goes_ahead_of_the_others() -> None:
     async def run() -> tuple[int, list[Any]]:
-        go, seen = asyncio.Event(), 0
+        there, go, seen = asyncio.Event(), asyncio.Event(), 0
 
         async def answer(number: int) -> bytes:
             nonlocal seen
             seen = max(seen, number)
+            there.set()
             if number == 1:
                 await go.wait()
             return completion("{}")
@@ -380,7 +382,8 @@ def test_the_first_of_a_prefix_goes_ahead_of_the_others() -> None:
             settings = model(url)
             requests = [question(number, "The same notes. ") for number in range(6)]
             asking = asyncio.ensure_future(ask(Pool(settings), settings, requests))
-            await asyncio.sleep(0.5)
+            await there.wait()
+            await asyncio.sleep(0.3)  # for the others, which must not come
             before = seen
             go.set()
             return before, await asking
