@@ -77,6 +77,11 @@ class JobConfig(StageSettings):
     run: RunSettings = RunSettings()
 
     @property
+    def asks_models(self) -> bool:
+        """Whether any stage is written by a served model."""
+        return any(name != MEASURED for name in self.annotators.model_dump().values())
+
+    @property
     def prices(self) -> dict[str, Price]:
         """By the name that a model has in the tables."""
         return {model.name: model.price for model in self.models.values()}

@@ -175,7 +175,7 @@ def plan_job(
 
 def _estimator(config: JobConfig, dataset: Dataset) -> Estimator | None:
     """None where no model is served: then there is nothing to estimate."""
-    if set(config.annotators.model_dump().values()) == {MEASURED}:
+    if not config.asks_models:
         return None
     return Estimator(dataset.ledger, dataset.storage.total_bytes(), config.prices)
 
@@ -267,7 +267,7 @@ def _checked(config: JobConfig, batch: Batch) -> BatchResults | None:
     """The result files given. Raises UserError where there is nothing to do by batch, or no way to do it."""
     if not (batch.folder or batch.results):
         return None
-    if not set(config.annotators.model_dump().values()) & config.models.keys():
+    if not config.asks_models:
         raise UserError("--batch: no stage of this job asks a served model; name one under `annotators`")
     if batch.folder:
         open_folder(batch.folder)

@@ -314,6 +314,17 @@ class Packed(Sequence[R]):
         return isinstance(other, Packed) and self._rows == other._rows
 
 
+def merged(spans: Iterable[Span], gap: float = 0.0) -> list[Span]:
+    """The union of spans, in order; those at most `gap` seconds apart become one."""
+    union: list[Span] = []
+    for span in sorted(spans, key=lambda span: (span.start, span.end)):
+        if union and span.start <= union[-1].end + gap:
+            union[-1] = Span(start=union[-1].start, end=max(union[-1].end, span.end))
+        else:
+            union.append(Span(start=span.start, end=span.end))
+    return union
+
+
 def digest(value: object) -> str:
     """sha256 of a value's canonical JSON, in hex."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

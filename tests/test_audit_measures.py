@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marathon_pipeline.audit.measures import PROBLEMS, covered_seconds, measure, merged
-from marathon_pipeline.records import Binding, Clip, QAPair, Span, Verdict
+from marathon_pipeline.audit.measures import PROBLEMS, covered_seconds, measure
+from marathon_pipeline.records import Binding, Clip, QAPair, Span, Verdict, merged
 from marathon_pipeline.taxonomy import load_taxonomy
 from marathon_pipeline.wording import words
 

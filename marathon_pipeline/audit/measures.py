@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from marathon_pipeline import wording
-from marathon_pipeline.records import LETTERS, Clip, QAPair, Span, Verdict
+from marathon_pipeline.records import LETTERS, Clip, QAPair, Span, Verdict, merged
 from marathon_pipeline.taxonomy import Rules, Task
 from marathon_pipeline.wording import words
 
@@ -42,17 +42,6 @@ def measure(pair: QAPair, seconds: float, clips: Mapping[str, Clip], task: Task,
         option_length_ratio=round(max(sizes) / max(1, min(sizes)), 3) if sizes else 0.0,
         evidence_seconds=round(covered_seconds(shown), 3),
     )
-
-
-def merged(spans: Iterable[Span], gap: float = 0.0) -> list[Span]:
-    """The union of spans, in order; those at most `gap` seconds apart become one."""
-    union: list[Span] = []
-    for span in sorted(spans, key=lambda span: (span.start, span.end)):
-        if union and span.start <= union[-1].end + gap:
-            union[-1] = Span(start=union[-1].start, end=max(union[-1].end, span.end))
-        else:
-            union.append(Span(start=span.start, end=span.end))
-    return union
 
 
 def covered_seconds(spans: Iterable[Span]) -> float:

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from marathon_pipeline.audit.measures import covered_seconds, merged
+from marathon_pipeline.audit.measures import covered_seconds
 from marathon_pipeline.audit.sample import Sampler, Shown
 from marathon_pipeline.audit.statistics import (
     Duplicates,
@@ -25,7 +25,7 @@ from marathon_pipeline.audit.statistics import (
 )
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.ledger import Ledger
-from marathon_pipeline.records import LETTERS, Outcome, QAPair, Span, Verdict
+from marathon_pipeline.records import LETTERS, Outcome, QAPair, Span, Verdict, merged
 from marathon_pipeline.taxonomy import TOPICS, Taxonomy
 from marathon_pipeline.wording import words
 

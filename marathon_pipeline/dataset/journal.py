@@ -6,7 +6,6 @@ ends. A line is an answer, or the text that the prompts of several share, once.
 
 import asyncio
 import gzip
-import hashlib
 import itertools
 import json
 import zlib
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
+from marathon_pipeline.dataset.dataset import media_key
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.records import Record, Usage
 
@@ -182,7 +182,7 @@ class Answers:
 
 
 def journal_folder(owner: str) -> str:
-    return f"journal/{hashlib.sha256(owner.encode()).hexdigest()[:2]}/{owner}"
+    return media_key("journal", owner, "")
 
 
 def _unpacked(data: bytes) -> list[bytes]:

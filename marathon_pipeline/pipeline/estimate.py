@@ -1,6 +1,5 @@
 """What the work of a plan would cost: from what the same work has cost in this dataset, else from assumptions."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel
@@ -8,10 +7,8 @@ from pydantic import BaseModel
 from marathon_pipeline.annotators.served.settings import Price
 from marathon_pipeline.dataset.ledger import Ledger
 from marathon_pipeline.pipeline.plan import Work
-from marathon_pipeline.pipeline.run import is_served
-from marathon_pipeline.pipeline.spending import SUMS, money
-from marathon_pipeline.records import Usage
-from marathon_pipeline.stages.stage import Stage
+from marathon_pipeline.pipeline.spending import Spending
+from marathon_pipeline.stages.stage import Stage, is_served
 
 MEAN_SECONDS = 20.9 * 60  # of a video whose length nobody knows yet (VideoMarathon: 9,700 hours in 28,000 videos)
 # Assumed where nothing was measured (docs/serving.md): requests for a video and for each of its seconds, and the tokens
@@ -38,28 +35,38 @@ class Estimate(BaseModel):
         sums = {name: getattr(self, name) + getattr(other, name) for name in type(self).model_fields}
         return Estimate.model_validate({**sums, "measured": self.measured and other.measured})
 
+    def times(self, share: float) -> "Estimate":
+        scaled = {name: getattr(self, name) * share for name in type(self).model_fields}
+        return Estimate.model_validate({**scaled, "measured": self.measured})
+
 
 class Estimator:
     """Knows what a second of video has cost in each stage and task."""
 
     def __init__(self, ledger: Ledger, bytes_there: int, prices: Mapping[str, Price]) -> None:
-        self._prices = prices
-        self._seconds = {o.video_id: o.video_seconds for o in ledger if o.stage == "segment" and o.video_seconds}
-        self._worked: Counter[tuple[str, str]] = Counter()
-        self._spent: dict[tuple[str, str], dict[str, Counter[str]]] = {}
-        for outcome in ledger:
-            if outcome.status == "ok":
-                key = outcome.stage, outcome.part
-                self._worked[key] += self.seconds(outcome.video_id)  # type: ignore[assignment]
-                for usage in outcome.usage:
-                    sums = self._spent.setdefault(key, {}).setdefault(usage.model, Counter())
-                    sums.update({name: getattr(usage, name) for name in SUMS})
+        done = [outcome for outcome in ledger if outcome.status == "ok"]
+        self._seconds = {o.video_id: o.video_seconds for o in done if o.stage == "segment" and o.video_seconds}
         whole = sum(self._seconds.values())
+        self._mean = whole / len(self._seconds) if whole else MEAN_SECONDS
         self._bytes_a_second = bytes_there / whole if whole else 0.0
+        self._worked: dict[tuple[str, str], float] = {}
+        for outcome in done:
+            key = outcome.stage, outcome.part
+            self._worked[key] = self._worked.get(key, 0.0) + self.seconds(outcome.video_id)
+        self._cost: dict[tuple[str, str], Estimate] = {}  # of all that was worked on
+        for spent in Spending(prices, done):
+            key = spent.stage, spent.part
+            own = Estimate(
+                requests=spent.usage.requests,
+                tokens=spent.tokens,
+                gpu_hours=spent.usage.gpu_seconds / 3600,
+                money=spent.money,
+            )
+            self._cost[key] = self._cost.get(key, Estimate()).plus(own)
+        self._piloted = {stage for stage, _ in self._cost}
 
     def seconds(self, video_id: str) -> float:
-        known = self._seconds
-        return known.get(video_id) or (sum(known.values()) / len(known) if known else MEAN_SECONDS)
+        return self._seconds.get(video_id, self._mean)
 
     def of(self, work: Work, stages: Iterable[Stage]) -> dict[tuple[str, str], Estimate]:
         """By stage and part, of what one work of a plan stands for; what waits for other work counts in full.
@@ -81,23 +88,9 @@ class Estimator:
     def _of_part(self, stage: Stage, part: str, seconds: float) -> Estimate:
         if not is_served(stage):
             return Estimate(storage_bytes=self._bytes_a_second * seconds)
-        worked = self._worked[stage.name, part]
-        if not worked or not any(name == stage.name for name, _ in self._spent):
+        worked = self._worked.get((stage.name, part))
+        if not worked or stage.name not in self._piloted:
             a_video, a_second, prompt, answer = _ASSUMED[stage.name]
             requests = a_video + a_second * seconds
             return Estimate(requests=requests, tokens=requests * (prompt + answer), measured=False)
-        total = Estimate()
-        for model, sums in self._spent.get((stage.name, part), {}).items():
-            usage = Usage.model_validate({"model": model, **sums})
-            total = total.plus(
-                Estimate(
-                    requests=usage.requests,
-                    tokens=usage.prompt_tokens + usage.completion_tokens,
-                    gpu_hours=usage.gpu_seconds / 3600,
-                    money=money(usage, self._prices.get(model, Price())),
-                )
-            )
-        share = seconds / worked
-        return Estimate.model_validate(
-            {name: getattr(total, name) * share for name in Estimate.model_fields if name != "measured"}
-        )
+        return self._cost.get((stage.name, part), Estimate()).times(seconds / worked)

@@ -26,7 +26,7 @@ from marathon_pipeline.pipeline.settings import RunSettings
 from marathon_pipeline.pipeline.spending import Budget, Spending, reached
 from marathon_pipeline.pipeline.work import Caller, Order, carry_out
 from marathon_pipeline.records import Outcome, Source, digest
-from marathon_pipeline.stages.stage import Stage
+from marathon_pipeline.stages.stage import Stage, is_served
 
 _FLUSH_SECONDS = 1.0
 _OBJECT_STORE_BYTES = 128 * 2**20  # only ids and outcomes cross it; by default Ray takes a third of the memory
@@ -119,6 +119,7 @@ class _Loop:
         self.result = RunResult()
         self.stop = threading.Event()
         self.flushed = time.monotonic()
+        self.spending: Spending | None = None
         self.bytes, self.weighed = 0, float("-inf")  # of the dataset, and when that was looked up
         self.removals = dataset.removals()
         self.gone: set[str] = set()  # sources that were purged while this runs
@@ -133,11 +134,14 @@ class _Loop:
 
     def keep_to(self, budget: Budget, prices: Mapping[str, Price]) -> None:
         self.budget = budget
-        self.spending = Spending(prices, self.dataset.ledger)
-        self.check_budget()
+        if any(limit is not None for _, limit in budget):  # else a large ledger is not read for nothing
+            self.spending = Spending(prices, self.dataset.ledger)
+            self.check_budget()
 
     def check_budget(self) -> None:
         """Stop where it is reached; what the dataset takes is looked up now and then."""
+        if self.spending is None:
+            return
         totals = self.spending.totals()
         if self.budget.storage_bytes is not None:
             if time.monotonic() - self.weighed > _WEIGH_SECONDS:
@@ -308,8 +312,10 @@ class _Loop:
             return
         if len(outcomes) < len(work.stale):
             self.result.unfinished = True
-        for outcome in outcomes:
-            self.spending.replace(self.dataset.ledger.get(outcome.stage, outcome.video_id, outcome.part), outcome)
+        if self.spending is not None:
+            for outcome in outcomes:
+                before = self.dataset.ledger.get(outcome.stage, outcome.video_id, outcome.part)
+                self.spending.replace(before, outcome)
         self.dataset.ledger.append(outcomes)
         for outcome in outcomes:
             self.planner.attempted(outcome)
@@ -392,10 +398,6 @@ def _closed(caller: Any) -> list[Written]:
     except ray.exceptions.RayError:
         return []  # it died, and what it had not put into files is asked for again by the next run
     return written
-
-
-def is_served(stage: Stage) -> bool:
-    return stage.annotator is not None and stage.annotator.served
 
 
 def _died(work: Work, error: Exception) -> list[Outcome]:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from marathon_pipeline.annotators.served.settings import Price
 from marathon_pipeline.records import Outcome, Usage
 
-SUMS = tuple(name for name in Usage.model_fields if name != "model")
+_SUMS = tuple(name for name in Usage.model_fields if name != "model")
 
 
 class Budget(BaseModel):
@@ -48,8 +48,8 @@ class Spending:
         """Count an outcome in the place of the one before it."""
         for outcome, sign in ((before, -1), (now, 1)):
             for usage in outcome.usage if outcome else ():
-                sums = self._sums.setdefault((now.stage, now.part, usage.model), dict.fromkeys(SUMS, 0.0))
-                for name in SUMS:
+                sums = self._sums.setdefault((now.stage, now.part, usage.model), dict.fromkeys(_SUMS, 0.0))
+                for name in _SUMS:
                     sums[name] += sign * getattr(usage, name)
 
     def __iter__(self) -> Iterator[Spent]:

@@ -79,3 +79,8 @@ class Stage(Protocol):
     async def run(self, given: Given, part: str) -> Sequence[Record]:
         """Raises Filtered(rule), Failed(reason, transient), or Unfinished."""
         ...
+
+
+def is_served(stage: Stage) -> bool:
+    """Whether it only waits for servers."""
+    return stage.annotator is not None and stage.annotator.served

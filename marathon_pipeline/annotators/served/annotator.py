@@ -1,6 +1,7 @@
 """An annotator that asks served models."""
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -40,6 +41,7 @@ from marathon_pipeline.records import (
     Span,
     Summary,
     digest,
+    merged,
 )
 from marathon_pipeline.taxonomy import Task, Taxonomy, TopicName
 
@@ -307,7 +309,8 @@ class ServedWriter:
 
 def chosen_seconds(clip: Clip, count: int) -> list[int]:
     """Whole seconds, spread evenly over a clip, in which the proxy has a picture."""
-    there = range(-int(-clip.start // 1), max(-int(-clip.start // 1) + 1, -int(-clip.end // 1)))
+    first = math.ceil(clip.start)
+    there = range(first, max(first + 1, math.ceil(clip.end)))
     count = min(count, len(there))
     return [there[int((index + 0.5) * len(there) / count)] for index in range(count)]
 
@@ -347,18 +350,7 @@ def _pair(
         options=options,
         answer=item.answer,
         letter=letter,
-        evidence=tuple(_joined(cited)),
+        evidence=tuple(merged(Span(start=clip.start, end=clip.end) for clip in cited)),
         clip_ids=tuple(clip.clip_id for clip in cited),
         binding=binding,
     )
-
-
-def _joined(clips: Sequence[ClipCaption]) -> list[Span]:
-    """The stretches that clips cover together, in order."""
-    spans: list[Span] = []
-    for clip in clips:
-        if spans and clip.start <= spans[-1].end:
-            spans[-1] = Span(start=spans[-1].start, end=max(spans[-1].end, clip.end))
-        else:
-            spans.append(Span(start=clip.start, end=clip.end))
-    return spans
