@@ -8,17 +8,17 @@ run: .venv/installed  ## build the demo dataset, its release and its report
 	$(BIN)/marathon run jobs/demo.yaml
 
 test: .venv/installed-dev  ## run the tests
-	$(BIN)/pytest -n 3
+	$(BIN)/pytest -n 4
 
 test-slow: .venv/installed-dev  ## what takes minutes: sudden death, failing servers, batches, and the tests' own server
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n 2 -m slow
 
 test-vllm: .venv/installed-dev .venv-vllm/installed  ## ask a real vLLM on the CPU, with tiny random models: 2.5 GB to install
 	$(BIN)/pytest -m vllm tests/vllm
 
 coverage: .venv/installed-dev  ## run the tests and tell which lines and branches none of them takes
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 3
+	$(BIN)/coverage run -m pytest -n 4
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

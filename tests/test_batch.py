@@ -186,6 +186,7 @@ def test_rounds_of_batches_give_the_dataset_of_a_direct_run(direct: Direct, mara
     assert "0 answers taken" in out
 
 
+@pytest.mark.slow
 def test_captions_and_qa_by_batch_and_the_rest_by_servers_give_the_same_dataset(
     direct: Direct, marathon: Command
 ) -> None:

@@ -105,6 +105,7 @@ def test_known_segments_become_videos_of_their_own(small_video: Path, marathon: 
     assert [(video, round(end)) for video, end in found] == [("v_00000000-00010000", 10), ("v_00020000-00035000", 15)]
 
 
+@pytest.mark.slow
 def test_a_download_is_deleted_once_cut_and_fetched_again_when_needed(
     small_video: Path, marathon: Command, site: tuple[Path, str]
 ) -> None:

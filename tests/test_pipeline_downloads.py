@@ -140,6 +140,7 @@ def test_a_killed_run_resumes_its_downloads_and_a_limit_of_local_bytes_holds(
     assert found == {f"v{n}": hashlib.sha256((videos / f"{n}.mp4").read_bytes()).hexdigest() for n in range(3)}
 
 
+@pytest.mark.slow
 def test_a_purge_reaches_a_run_at_work_and_the_same_video_by_another_name(marathon: Command, site: Site) -> None:
     job(marathon, {"url": f"{site.address}/held/0.mp4", "id": "away"}, {"url": f"{site.address}/1.mp4", "id": "stays"})
     process = marathon.start("run", "job.yaml", "--until", "segment", "--set", "run.workers=2")
