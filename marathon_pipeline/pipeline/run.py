@@ -2,24 +2,17 @@
 
 import asyncio
 import heapq
-import logging
-import signal
-import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
-
-import psutil
 
 from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.annotators.served.settings import Price
 from marathon_pipeline.dataset.dataset import Dataset, original_key
 from marathon_pipeline.dataset.lease import Lease
-from marathon_pipeline.errors import UserError
+from marathon_pipeline.pipeline.cluster import drained_on_signals, ray_started
 from marathon_pipeline.pipeline.plan import Planner, Selection, Work
 from marathon_pipeline.pipeline.purge import Purged, holds_removed, remove
 from marathon_pipeline.pipeline.settings import RunSettings
@@ -29,12 +22,8 @@ from marathon_pipeline.records import Outcome, Source, digest
 from marathon_pipeline.stages.stage import Stage, is_served
 
 _FLUSH_SECONDS = 1.0
-_OBJECT_STORE_BYTES = 128 * 2**20  # only ids and outcomes cross it; by default Ray takes a third of the memory
 _LIVES = 2  # a video that kills two workers or decoders is a failure, not an endless retry
-_STOPPING = (signal.SIGTERM,)  # Ray keeps SIGINT from its processes by itself
-_RAY_CORE = ("raylet", "gcs_server")
 _WEIGH_SECONDS = 60.0
-_REACH_SECONDS = 10.0
 _KILLED = ("worker_died", "decoder_killed")  # by somebody else, such as the out-of-memory killer: tried once more
 
 
@@ -85,7 +74,7 @@ def run(
     loop.fill()
     loop.check_annotators()
     if loop.waiting:
-        with _drain_on_signals(loop.stop), _ray(settings):
+        with drained_on_signals(loop.stop), ray_started(settings):
             loop.go()
     return loop.result
 
@@ -418,94 +407,3 @@ def _died(work: Work, error: Exception) -> list[Outcome]:
         )
         for part, fingerprint in work.stale.items()
     ]
-
-
-@contextmanager
-def _ray(settings: RunSettings) -> Iterator[None]:
-    import ray
-
-    local = settings.ray_address == "local"
-    own = {number: signal.getsignal(number) for number in _STOPPING}
-    others = {child.pid for child in psutil.Process().children()}
-    if not local:
-        _reach(settings.ray_address)
-    try:
-        with _blocked(_STOPPING if local else ()):
-            try:
-                ray.init(
-                    address=settings.ray_address,
-                    num_cpus=settings.workers if local else None,
-                    include_dashboard=False if local else None,
-                    object_store_memory=_OBJECT_STORE_BYTES if local else None,
-                    # With them it waits for its first workers; of one that dies meanwhile it never hears, and waits on.
-                    _system_config={"prestart_worker_first_driver": False} if local else None,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
-            except SystemExit:  # a SIGTERM meanwhile, which another thread took: Ray has a handler of its own by now
-                raise KeyboardInterrupt from None
-            except Exception as error:  # Ray raises a bare one where its start takes too long
-                raise UserError(_not_started(settings.ray_address, error)) from None
-            finally:
-                if threading.current_thread() is threading.main_thread():
-                    for number, handler in own.items():
-                        signal.signal(number, handler)  # Ray puts one there that ends the process at once
-        yield
-    finally:
-        for child in psutil.Process().children() if local else ():
-            with suppress(psutil.NoSuchProcess):
-                if child.pid not in others and child.name() not in _RAY_CORE:
-                    child.kill()  # Ray asks each of its helpers to end, and they do not hear it: a second for each
-        ray.shutdown()
-
-
-@contextmanager
-def _blocked(numbers: Sequence[signal.Signals]) -> Iterator[None]:
-    """Signals that what is started meanwhile, and what that starts, never gets.
-
-    A service manager, Slurm or `kill -TERM -GROUP` sends them to every process. Ray's would end at once, and with them
-    the work that the driver wants to see to its end.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _reach(address: str) -> None:
-    """Raises UserError where nothing listens: Ray itself would try for five minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdecimal():
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
-        except (OSError, OverflowError) as error:
-            raise UserError(_not_started(address, error)) from None
-
-
-def _not_started(address: str, error: Exception) -> str:
-    why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-    if address == "local":
-        return f"Ray did not start ({why}); is the machine out of memory, or overloaded? Run the same command again"
-    return f"run.ray_address {address}: no Ray cluster answers ({why}); start it, or correct the address"
-
-
-@contextmanager
-def _drain_on_signals(stop: threading.Event) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def first(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    before: dict[signal.Signals, Any] = {}
-    for number in (signal.SIGINT, *_STOPPING):
-        before[number] = signal.signal(number, first)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

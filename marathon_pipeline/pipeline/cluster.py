@@ -1,0 +1,113 @@
+"""Ray under a run: starting or reaching it, and which signals get to whom."""
+
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+import psutil
+
+from marathon_pipeline.errors import UserError
+from marathon_pipeline.pipeline.settings import RunSettings
+
+_OBJECT_STORE_BYTES = 128 * 2**20  # only ids and outcomes cross it; by default Ray takes a third of the memory
+_STOPPING = (signal.SIGTERM,)  # Ray keeps SIGINT from its processes by itself
+_RAY_CORE = ("raylet", "gcs_server")
+_REACH_SECONDS = 10.0
+
+
+@contextmanager
+def ray_started(settings: RunSettings) -> Iterator[None]:
+    """Ray, started here or reached at the address of the job; UserError where there is none."""
+    import ray
+
+    local = settings.ray_address == "local"
+    own = {number: signal.getsignal(number) for number in _STOPPING}
+    others = {child.pid for child in psutil.Process().children()}
+    if not local:
+        _reach(settings.ray_address)
+    try:
+        with _blocked(_STOPPING if local else ()):
+            try:
+                ray.init(
+                    address=settings.ray_address,
+                    num_cpus=settings.workers if local else None,
+                    include_dashboard=False if local else None,
+                    object_store_memory=_OBJECT_STORE_BYTES if local else None,
+                    # With them it waits for its first workers; of one that dies meanwhile it never hears, and waits on.
+                    _system_config={"prestart_worker_first_driver": False} if local else None,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+            except SystemExit:  # a SIGTERM meanwhile, which another thread took: Ray has a handler of its own by now
+                raise KeyboardInterrupt from None
+            except Exception as error:  # Ray raises a bare one where its start takes too long
+                raise UserError(_not_started(settings.ray_address, error)) from None
+            finally:
+                if threading.current_thread() is threading.main_thread():
+                    for number, handler in own.items():
+                        signal.signal(number, handler)  # Ray puts one there that ends the process at once
+        yield
+    finally:
+        for child in psutil.Process().children() if local else ():
+            with suppress(psutil.NoSuchProcess):
+                if child.pid not in others and child.name() not in _RAY_CORE:
+                    child.kill()  # Ray asks each of its helpers to end, and they do not hear it: a second for each
+        ray.shutdown()
+
+
+@contextmanager
+def _blocked(numbers: Sequence[signal.Signals]) -> Iterator[None]:
+    """Signals that what is started meanwhile, and what that starts, never gets.
+
+    A service manager, Slurm or `kill -TERM -GROUP` sends them to every process. Ray's would end at once, and with them
+    the work that the driver wants to see to its end.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _reach(address: str) -> None:
+    """Raises UserError where nothing listens: Ray itself would try for five minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(_not_started(address, error)) from None
+
+
+def _not_started(address: str, error: Exception) -> str:
+    why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    if address == "local":
+        return f"Ray did not start ({why}); is the machine out of memory, or overloaded? Run the same command again"
+    return f"run.ray_address {address}: no Ray cluster answers ({why}); start it, or correct the address"
+
+
+@contextmanager
+def drained_on_signals(stop: threading.Event) -> Iterator[None]:
+    """A first SIGINT or SIGTERM sets `stop`; a second one does what it did before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def first(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    before: dict[signal.Signals, Any] = {}
+    for number in (signal.SIGINT, *_STOPPING):
+        before[number] = signal.signal(number, first)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
