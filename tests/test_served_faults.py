@@ -273,7 +273,7 @@ def test_a_run_goes_on_when_one_of_two_servers_dies(
 def test_a_file_of_endpoints_is_read_again_while_a_run_asks(
     undisturbed: tuple[Path, int], marathon_on: Callable[..., Command], tmp_path: Path
 ) -> None:
-    with serving(latency=1.0) as one, serving(latency=0.1) as other:
+    with serving(latency=3.0) as one, serving(latency=0.1) as other:  # the file is read again every ten seconds
         listed = tmp_path / "endpoints.txt"
         listed.write_text(one.url + "\n")
         process = marathon_on(one, endpoints="endpoints.txt").start("run", "job.yaml")
