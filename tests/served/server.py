@@ -62,6 +62,7 @@ class Entry:
     fault: str = ""
     finish: str = ""
     seconds: float = 0.0
+    ended: float = 0.0  # seconds since 1970
     gone: bool = False
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -113,7 +114,7 @@ class Completions:
             raise
         finally:
             self.in_flight -= 1
-            entry.seconds = round(time.monotonic() - began, 4)
+            entry.seconds, entry.ended = round(time.monotonic() - began, 4), time.time()
             self._note(entry)
 
     def _note(self, entry: Entry) -> None:
