@@ -337,27 +337,35 @@ def tasks(
 def audit(
     dataset: DatasetArgument,
     sample: Annotated[int, typer.Option("--sample", min=0, help="QA shown with pictures, for each task.")] = 2,
+    gates: Annotated[Path | None, typer.Option(help="A file of gates, instead of those of the job.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a dataset's QA and write the report; exit 1 where a check does not hold."""
+    """Measure a dataset's QA and write the report; exit 1 where a gate is broken."""
     from marathon_pipeline.job import audit_dataset
 
-    statistics, page = audit_dataset(dataset, sample, err)
+    statistics, page = audit_dataset(dataset, sample, gates, err)
     if as_json:
         _print_json(statistics.model_dump(mode="json"))
     else:
-        for check in statistics.checks:
-            out.print(f"{'ok    ' if check.ok else 'BROKEN'}  {check.name}: {check.found}", markup=False)
+        shown = [check for check in statistics.checks if not (check.by and check.ok)]
+        for check in shown:
+            out.print(f"{'ok    ' if check.ok else 'BROKEN'}  {check}", markup=False)
+        if held := len(statistics.checks) - len(shown):
+            out.print(f"ok      and {held} of single tasks, topics and so on", markup=False)
         out.print(f"report  {page}", markup=False)
     raise typer.Exit(OK if all(check.ok for check in statistics.checks) else SOMETHING_FAILED)
 
 
 @app.command()
-def release(dataset: DatasetArgument, name: Annotated[str, typer.Argument(help="The release's name.")]) -> None:
-    """Write an immutable release of a dataset."""
+def release(
+    dataset: DatasetArgument,
+    name: Annotated[str, typer.Argument(help="The release's name.")],
+    despite: Annotated[str, typer.Option(help="Why it is made although a gate is broken; stands in it.")] = "",
+) -> None:
+    """Write an immutable release of a dataset, unless a gate is broken."""
     from marathon_pipeline.job import release_dataset
 
-    out.print(release_dataset(dataset, name, err), markup=False)
+    out.print(release_dataset(dataset, name, despite, err), markup=False)
 
 
 @app.command()

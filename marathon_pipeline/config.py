@@ -56,9 +56,10 @@ class AuditSettings(_Strict):
 
 class NamedRelease(ReleaseSettings):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")  # a revision's number follows: `demo-1`, `demo-2`
+    despite: str = ""  # why it is made although a gate is broken; stands in the release
 
     def settings(self) -> ReleaseSettings:
-        return ReleaseSettings(**self.model_dump(exclude={"name"}))
+        return ReleaseSettings(**self.model_dump(exclude={"name", "despite"}))
 
 
 class JobConfig(StageSettings):
@@ -71,6 +72,7 @@ class JobConfig(StageSettings):
     tasks: tuple[str, ...] = TASK_IDS
     models: Mapping[str, ModelSettings] = Field(default_factory=dict)  # served ones, by a name of the job's own
     annotators: AnnotatorSettings = AnnotatorSettings()
+    gates: Path | None = None  # a file of them; none: the shipped one
     release: NamedRelease | None = None  # none: a run writes no release
     audit: AuditSettings | None = None  # none: a run writes no report
     budget: Budget = Budget()
@@ -179,4 +181,4 @@ def _set(fields: dict[str, Any], setting: str) -> None:
 
 
 def _shipped_jobs() -> list[str]:
-    return sorted(f"jobs/{path.name}" for path in shipped("jobs").glob("*.yaml"))
+    return sorted(f"jobs/{path.name}" for path in shipped("jobs").glob("*.yaml") if path.name != "gates.yaml")

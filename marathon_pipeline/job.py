@@ -17,12 +17,15 @@ from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.annotators.served.annotator import Served
 from marathon_pipeline.annotators.served.batch import clear_folder, open_folder
 from marathon_pipeline.annotators.served.batch_results import BatchResults
-from marathon_pipeline.audit.report import audit_is_current, write_audit
-from marathon_pipeline.audit.statistics import Statistics
+from marathon_pipeline.audit.measures import PROBLEMS
+from marathon_pipeline.audit.report import HTML_KEY, current_audit, write_audit
+from marathon_pipeline.audit.statistics import Check, Statistics
+from marathon_pipeline.audit.survey import survey
 from marathon_pipeline.config import MEASURED, JobConfig, parse_job
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import UserError
+from marathon_pipeline.gates import Gates, load_gates
 from marathon_pipeline.pipeline.estimate import Estimate, Estimator
 from marathon_pipeline.pipeline.ingest import gather, sample
 from marathon_pipeline.pipeline.plan import Planner, Selection, whole_plan
@@ -35,8 +38,10 @@ from marathon_pipeline.pipeline.stage_list import build_stages
 from marathon_pipeline.pipeline.status import DatasetStatus, dataset_status, status
 from marathon_pipeline.records import Format, Outcome, Source
 from marathon_pipeline.release.plan import next_revision, stale_tasks
+from marathon_pipeline.release.release_file import Approval
 from marathon_pipeline.release.settings import ReleaseSettings
 from marathon_pipeline.release.write import write_release
+from marathon_pipeline.shipped import shipped
 from marathon_pipeline.stages.stage import Stage
 from marathon_pipeline.synthetic.videos import write_videos
 from marathon_pipeline.taxonomy import Taxonomy, load_taxonomy
@@ -50,6 +55,15 @@ class Ended:
     stopped: bool = False
     failures: int = 0
     advice: str = ""  # how to go on, where running the same command again is not the way
+
+
+class GateBroken(UserError):
+    def __init__(self, release: str, broken: Sequence[Check]) -> None:
+        first, more = broken[0], f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        super().__init__(
+            f"{release} is not made, for a gate is broken: {first}{more} (`marathon audit` lists them all); mend the "
+            "QA, change the gates, or say why it is released all the same (--despite, in a job release.despite)"
+        )
 
 
 @dataclass(frozen=True)
@@ -125,7 +139,9 @@ def run_job(
         ended = Ended(lines, advice=_batch_advice(result.written, batch))
         ended.stopped, ended.failures = result.stopped, len(result.failed) + len(gathered.problems)
         if not result.stopped and not selection.until:
-            ended.summary += _conclude(config, dataset, taxonomy, console)
+            concluded = _conclude(config, dataset, taxonomy, console)
+            ended.summary += concluded.summary
+            ended.failures += concluded.failures
     return ended
 
 
@@ -165,7 +181,8 @@ def plan_job(
                 row.estimate = estimate if row.estimate is None else row.estimate.plus(estimate)
         if config.release is not None and not selection.until:
             changing = sorted({part for stage, part in rows if stage in ("qa", "verify")})
-            settled = stale_tasks(dataset, config.release.name, config.release.settings(), taxonomy)
+            gates = _gates(config.gates)
+            settled = stale_tasks(dataset, config.release.name, config.release.settings(), taxonomy, gates)
             for task in changing:
                 row_of("release", task).waiting = 1
             for task in sorted(settled - set(changing)):
@@ -209,21 +226,35 @@ def prompts_of(url: str, task_id: str, video_id: str, templates: Path | None) ->
             yield f"{task_id}, {format}, {role}", text
 
 
-def release_dataset(url: str, name: str, console: Console) -> str:
-    """Write a named release, by the settings of the job that the dataset was last run with."""
+def release_dataset(url: str, name: str, despite: str, console: Console) -> str:
+    """Write a named release, by the settings of the job that the dataset was last run with.
+
+    despite: why it is made although a gate is broken. Raises UserError where one is and no reason is given.
+    """
     dataset = Dataset(url)
     config = _own_job(dataset)
     with dataset.lease():
         settle(dataset)
-        return _release_line(config, dataset, name, load_taxonomy(config.templates), console)
+        taxonomy, gates = load_taxonomy(config.templates), _gates(config.gates)
+        return _release_line(config, dataset, name, taxonomy, gates, despite, console)
 
 
-def audit_dataset(url: str, sample_per_task: int, console: Console) -> tuple[Statistics, str]:
-    """Write a dataset's report; returns what was found, and where the page lies."""
+def audit_dataset(url: str, sample_per_task: int, gates: Path | None, console: Console) -> tuple[Statistics, str]:
+    """Write a dataset's report; returns what was found, and where the page lies. gates: instead of those of its job."""
     dataset = Dataset(url)
+    config = _own_job(dataset)
+    found = _gates(gates or config.gates)
     with _bar(console) as show:
-        info = write_audit(dataset, load_taxonomy(_own_job(dataset).templates), sample_per_task, partial(show, "audit"))
+        info = write_audit(dataset, load_taxonomy(config.templates), found, sample_per_task, partial(show, "audit"))
     return info.statistics, _shown(dataset, info.html_key)
+
+
+def _gates(path: Path | None) -> Gates:
+    path = path or shipped("jobs/gates.yaml")
+    gates = load_gates(path)
+    if unknown := sorted(set(gates.items.forgive) - PROBLEMS.keys()):
+        raise UserError(f"{path}: items forgive: `{unknown[0]}` is no problem of a QA pair; docs/audit.md lists them")
+    return gates
 
 
 def _own_job(dataset: Dataset) -> JobConfig:
@@ -310,31 +341,53 @@ def _dataset_or_empty(url: str) -> Iterator[Dataset]:
     yield dataset
 
 
-def _conclude(config: JobConfig, dataset: Dataset, taxonomy: Taxonomy, console: Console) -> list[str]:
-    """Release and report, where the job wants them and there is something to say."""
+def _conclude(config: JobConfig, dataset: Dataset, taxonomy: Taxonomy, console: Console) -> Ended:
+    """Report and release, where the job wants them and there is something to say."""
+    ended = Ended([])
     if not any(dataset.finished()):
-        return ["nothing to release: no video went through every stage"]
-    lines = []
+        ended.summary.append("nothing to release: no video went through every stage")
+        return ended
+    gates = _gates(config.gates)
+    if config.audit is not None and not current_audit(dataset, taxonomy, gates, config.audit.sample_per_task):
+        with _bar(console) as show:
+            write_audit(dataset, taxonomy, gates, config.audit.sample_per_task, partial(show, "audit"))
     if config.release is not None:
-        name = next_revision(dataset, config.release.name, config.release.settings(), taxonomy)
-        lines.append(_release_line(config, dataset, name, taxonomy, console))
+        name = next_revision(dataset, config.release.name, config.release.settings(), taxonomy, gates)
+        try:
+            line = _release_line(config, dataset, name, taxonomy, gates, config.release.despite, console)
+        except GateBroken as error:
+            line = f"release  {error}"
+            ended.failures = 1
+        ended.summary.append(line)
     if config.audit is not None:
-        if not audit_is_current(dataset, taxonomy, config.audit.sample_per_task):
-            with _bar(console) as show:
-                write_audit(dataset, taxonomy, config.audit.sample_per_task, partial(show, "audit"))
-        lines.append(f"report   {_shown(dataset, 'audit/report.html')}")
-    return lines
+        ended.summary.append(f"report   {_shown(dataset, HTML_KEY)}")
+    return ended
 
 
-def _release_line(config: JobConfig, dataset: Dataset, name: str, taxonomy: Taxonomy, console: Console) -> str:
+def _release_line(
+    config: JobConfig, dataset: Dataset, name: str, taxonomy: Taxonomy, gates: Gates, despite: str, console: Console
+) -> str:
     settings = config.release.settings() if config.release is not None else ReleaseSettings()
     content = config.stage_settings().model_dump(mode="json")
+
     with _bar(console) as show:
+
+        def approve() -> Approval:
+            statistics = current_audit(dataset, taxonomy, gates)
+            if statistics is None:
+                statistics = survey(dataset, taxonomy, gates, progress=partial(show, "audit"))
+            broken = [check for check in statistics.checks if not check.ok]
+            if broken and not despite:
+                raise GateBroken(name, broken)
+            return Approval(broken=tuple(map(str, broken)), despite=despite if broken else "")
+
         info = write_release(
             dataset,
             name,
             settings,
             taxonomy,
+            gates,
+            approve=approve,
             content=content,
             progress=lambda part, done, total: show(f"release {part}", done, total),
         )

@@ -22,11 +22,27 @@ MAX_LENGTH_RATIO = 4.0  # longest option over shortest, where the difference is 
 MIN_LENGTH_DIFFERENCE = 24  # characters; `two` beside `twelve` gives nothing away
 
 _WORD = re.compile(r"[^\W_]+")
+_CLOCK = re.compile(r"(?<![\d:.])(?:(\d{1,2}):)?(\d{1,2}):([0-5]\d)(?![\d:]|\.\d)")
+_SAID = re.compile(
+    r"\b(?:(?P<h>\d+) hours?)?,?(?: and)? ?(?:(?P<m>\d+) minutes?)?,?(?: and)? ?(?:(?P<s>\d+) seconds?)? "
+    r"(?:into the video|from the start|in)\b(?! (?:a row|all|length|total))",
+    re.IGNORECASE,
+)
 
 
 def words(text: str) -> list[str]:
     """A text's words in small letters, without punctuation."""
     return _WORD.findall(text.casefold())
+
+
+def moments(text: str) -> list[float]:
+    """The times of a video that a text names, in seconds: `4:05`, `1:02:00`, `2 minutes 10 seconds in`."""
+    found = [3600 * int(h or 0) + 60 * int(m) + int(s) for h, m, s in _CLOCK.findall(text)]
+    for said in _SAID.finditer(text):
+        parts = said.groupdict()
+        if any(parts.values()):
+            found.append(sum(int(parts[unit] or 0) * size for unit, size in (("h", 3600), ("m", 60), ("s", 1))))
+    return [float(seconds) for seconds in found]
 
 
 def problems(question: str, options: Sequence[str], answer: str, task: Task, rules: Rules) -> Iterator[str]:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from marathon_pipeline.audit.measures import PROBLEMS, covered_seconds, measure
 from marathon_pipeline.records import Binding, Clip, QAPair, Span, Verdict, merged
-from marathon_pipeline.taxonomy import load_taxonomy
-from marathon_pipeline.wording import words
+from marathon_pipeline.taxonomy import clock, load_taxonomy
+from marathon_pipeline.wording import moments, words
 
 SECONDS = 100.0
 CLIPS = {
@@ -79,6 +79,10 @@ PLANTED: list[tuple[str, Callable[..., QAPair], Change]] = [
     ("pipeline_word", open_pair, {"answer": "A kite, in the last two frames."}),
     ("answer_in_question", pair, {"question": "What is a blue kite, rising?"}),
     ("answer_in_question", open_pair, {"question": "Does a blue kite rise?", "answer": "a Blue kite"}),
+    ("time_outside_video", pair, {"question": "What rises over the roof at 1:47?"}),
+    ("time_outside_video", open_pair, {"answer": "A kite, at 1:00:05."}),
+    ("time_outside_video", open_pair, {"answer": "A kite, about 1 minute 50 seconds in."}),
+    ("time_outside_video", pair, {"options": ("2 minutes into the video", *OPTIONS[1:])}),
     ("no_evidence", pair, {"evidence": ()}),
     ("no_evidence", pair, {"clip_ids": ()}),
     ("evidence_outside_video", pair, {"evidence": (Span(start=25, end=32), Span(start=90, end=120))}),
@@ -96,6 +100,25 @@ def test_a_planted_problem_is_found_and_no_other(
     problem: str, make: Callable[..., QAPair], change: dict[str, object]
 ) -> None:
     assert verdict(make(**change)).problems == (problem,)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("It begins at 4:05, and again at 1:02:00.", [245, 3720]),
+        ("about 2 minutes 10 seconds in, and 40 seconds into the video", [130, 40]),
+        ("1 hour, 2 minutes and 3 seconds from the start", [3723]),
+        ("for 90 minutes in total, 3 times in a row, 5 seconds in length", []),
+        ("a ratio of 16:9, version 1.2:30, the 12:60 train, 3 in the garden, in 40 seconds", []),
+    ],
+)
+def test_the_times_that_a_text_names_are_read(text: str, named: list[float]) -> None:
+    assert moments(text) == named
+
+
+@given(st.integers(0, 20_000))
+def test_a_time_is_read_back_as_a_player_shows_it(seconds: int) -> None:
+    assert moments(f"at {clock(seconds)}.") == [seconds]
 
 
 def test_every_problem_is_planted_in_these_tests() -> None:

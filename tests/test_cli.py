@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import get_origin
 
 import pytest
@@ -88,12 +87,6 @@ def settings_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 def test_the_jobs_page_lists_every_setting() -> None:
     page = (CHECKOUT / "docs/jobs.md").read_text()
     assert [name for name in settings_of(JobConfig) if f"`{name}`" not in page] == []
-
-
-@pytest.mark.parametrize("path", sorted((CHECKOUT / "jobs").glob("*.yaml")), ids=lambda path: path.name)
-def test_a_shipped_job_is_sound(path: Path) -> None:
-    job = parse_job(path.read_text(), path.name, [])
-    assert parse_job(job.resolved(), "resolved", []) == job
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])

@@ -20,6 +20,7 @@ from marathon_pipeline.dataset.dataset import Dataset, media_key
 from marathon_pipeline.dataset.removals import Removal
 from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.ffmpeg import ffmpeg_binary
+from marathon_pipeline.gates import Gates
 from marathon_pipeline.records import (
     Binding,
     ClipCaption,
@@ -185,7 +186,7 @@ def write_qa(
 
 
 def release(dataset: Dataset, name: str, settings: ReleaseSettings = SETTINGS) -> tuple[Path, ReleaseInfo]:
-    info = write_release(dataset, name, settings, TAXONOMY, content={"segment": {"clip_seconds": 30.0}})
+    info = write_release(dataset, name, settings, TAXONOMY, Gates(), content={"segment": {"clip_seconds": 30.0}})
     return Path(info.url), info
 
 
@@ -343,7 +344,7 @@ def test_one_tasks_change_leaves_the_tars_of_all_others_as_they_are(dataset: Dat
     pairs = {task: [pair(video_id, task, n) for n in range(7)] for task in TASKS}
     pairs["temporal_order"] = [pair(video_id, "temporal_order", n, "What is seen before") for n in range(7)]
     write_qa(dataset, video_id, pairs)
-    assert stale_tasks(dataset, "none", SETTINGS, TAXONOMY) == set(TASKS)
+    assert stale_tasks(dataset, "none", SETTINGS, TAXONOMY, Gates()) == set(TASKS)
     after, _ = release(dataset, "after")
     different = changed(hashes(before), hashes(after))
     assert {path.split("/")[1] for path in different if path.startswith("qa/")} == {"temporal_order"}
@@ -408,21 +409,21 @@ def test_a_damaged_file_of_an_earlier_release_is_not_copied(dataset: Dataset) ->
 
 
 def test_revisions_are_numbered_and_a_current_one_is_kept(dataset: Dataset) -> None:
-    assert next_revision(dataset, "demo", SETTINGS, TAXONOMY) == "demo-1"
+    assert next_revision(dataset, "demo", SETTINGS, TAXONOMY, Gates()) == "demo-1"
     release(dataset, "demo-1")
-    assert next_revision(dataset, "demo", SETTINGS, TAXONOMY) == "demo-1"
-    assert stale_tasks(dataset, "demo", SETTINGS, TAXONOMY) == set()
+    assert next_revision(dataset, "demo", SETTINGS, TAXONOMY, Gates()) == "demo-1"
+    assert stale_tasks(dataset, "demo", SETTINGS, TAXONOMY, Gates()) == set()
     video_id = video_of(SOURCES[3])
     write_qa(dataset, video_id, {TASKS[1]: [pair(video_id, TASKS[1], n, "What colour is it") for n in range(7)]})
-    assert next_revision(dataset, "demo", SETTINGS, TAXONOMY) == "demo-2"
-    assert stale_tasks(dataset, "demo", SETTINGS, TAXONOMY) == {TASKS[1]}
+    assert next_revision(dataset, "demo", SETTINGS, TAXONOMY, Gates()) == "demo-2"
+    assert stale_tasks(dataset, "demo", SETTINGS, TAXONOMY, Gates()) == {TASKS[1]}
 
 
 def test_what_a_release_would_hold_is_told_without_the_tables(dataset: Dataset) -> None:
-    before = planned_release(dataset, SETTINGS, TAXONOMY)
+    before = planned_release(dataset, SETTINGS, TAXONOMY, Gates())
     for key in dataset.storage.keys("tables"):
         dataset.storage.remove(key)
-    assert planned_release(Dataset(dataset.url), SETTINGS, TAXONOMY) == before
+    assert planned_release(Dataset(dataset.url), SETTINGS, TAXONOMY, Gates()) == before
     assert set(before) == {*(f"qa/{task}" for task in TASKS), "videos", "captions", "media", "card"}
 
 

@@ -21,6 +21,7 @@ ROWS = (
     ("audit",),
     ("release",),
     ("annotators",),
+    ("gates",),
     ("media", "sources", "synthetic"),
     ("dataset",),
     ("wording",),

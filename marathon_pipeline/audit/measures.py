@@ -14,6 +14,7 @@ PROBLEMS: dict[str, str] = {
     "option_count": "A multiple-choice question has more or fewer than four options.",
     "wrong_letter": "The letter is missing, is no option's, or points at another text than the answer.",
     **wording.PROBLEMS,
+    "time_outside_video": "Its question, its answer or an option names a time that the video does not have.",
     "no_evidence": "It names no stretch of the video, or no clip, that shows the answer.",
     "evidence_outside_video": "A stretch of the evidence has no length, begins before the video or ends after it.",
     "unknown_clip": "It cites a clip that the video does not have.",
@@ -21,6 +22,7 @@ PROBLEMS: dict[str, str] = {
 }
 
 TOLERANCE = 1.0  # seconds: times are read off frames that lie one second apart
+SAID_TOLERANCE = 5.0  # seconds: people say times rounded
 
 
 def measure(pair: QAPair, seconds: float, clips: Mapping[str, Clip], task: Task, rules: Rules) -> Verdict:
@@ -36,7 +38,7 @@ def measure(pair: QAPair, seconds: float, clips: Mapping[str, Clip], task: Task,
         qa_id=pair.qa_id,
         video_id=pair.video_id,
         task=pair.task,
-        problems=(*_form(pair, task), *said, *_evidence(pair, seconds, clips)),
+        problems=(*_form(pair, task), *said, *_times(pair, seconds), *_evidence(pair, seconds, clips)),
         question_words=len(words(pair.question)),
         answer_words=len(words(pair.answer)),
         option_length_ratio=round(max(sizes) / max(1, min(sizes)), 3) if sizes else 0.0,
@@ -64,6 +66,12 @@ def _form(pair: QAPair, task: Task) -> Iterator[str]:
     named = dict(zip(LETTERS, pair.options, strict=False))
     if named.get(pair.letter) != pair.answer:
         yield "wrong_letter"
+
+
+def _times(pair: QAPair, seconds: float) -> Iterator[str]:
+    texts = (pair.question, pair.answer, *pair.options)
+    if any(moment > seconds + SAID_TOLERANCE for text in texts for moment in wording.moments(text)):
+        yield "time_outside_video"
 
 
 def _evidence(pair: QAPair, seconds: float, clips: Mapping[str, Clip]) -> Iterator[str]:

@@ -10,20 +10,21 @@ from marathon_pipeline.records import QAPair, Verdict
 class Shown(NamedTuple):
     pair: QAPair
     verdict: Verdict
+    reasons: tuple[str, ...]  # why it is rejected
     seconds: float  # length of the video
 
 
 class Sampler:
-    """Takes QA pairs in any order; keeps `count` accepted ones of each task, and `count` of each problem."""
+    """Takes QA pairs in any order; keeps `count` accepted ones of each task, and `count` of each reason to reject."""
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._kept: defaultdict[tuple[str, str], list[Shown]] = defaultdict(list)
 
     def add(self, shown: Shown) -> None:
-        for problem in shown.verdict.problems:
-            self._add(("problem", problem), shown)
-        if not shown.verdict.problems:
+        for reason in shown.reasons:
+            self._add(("rejected", reason), shown)
+        if not shown.reasons:
             self._add((shown.pair.task, shown.pair.format), shown)
 
     def _add(self, stratum: tuple[str, str], shown: Shown) -> None:
@@ -38,6 +39,6 @@ class Sampler:
         return [shown for _, _, shown in sorted(ranked, key=lambda each: each[:2])][: self._count]
 
     def rejected(self) -> list[Shown]:
-        """Each once, by the name of its problem."""
-        strata = sorted(stratum for stratum in self._kept if stratum[0] == "problem")
+        """Each once, by the reason."""
+        strata = sorted(stratum for stratum in self._kept if stratum[0] == "rejected")
         return list({shown.pair.qa_id: shown for stratum in strata for shown in self._kept[stratum]}.values())

@@ -1,21 +1,9 @@
-"""What is counted over a whole dataset, and the checks that are held against the counts."""
+"""What is counted over a whole dataset, as the report tells it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
-
-MAX_WAITING = 0
-MAX_UNVERIFIED = 0
-MAX_EMPTY_TASKS = 0
-MIN_ACCEPTED = 0.9
-MIN_LETTER_P = 0.001
-MAX_LONGEST_IS_RIGHT = 0.4  # 0.25 where length says nothing
-MAX_REPEATED = 0.01
-MAX_ACROSS = 0.1
-
-
-Say = Callable[[float], str]
 
 
 class _Counted(BaseModel):
@@ -115,12 +103,24 @@ class StageEnd(_Counted):
 
 
 class Check(_Counted):
-    name: str
+    """A gate, for the whole dataset or for one group of it."""
+
+    name: str  # of what is measured
+    by: str  # `task` and so on; empty for the whole
+    group: str
     says: str
     value: float
+    counted: int  # what the value rests on
     found: str  # the value and its bound as a person reads them
     bound: str
     ok: bool
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.found}, {self.bound}"
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} of {self.by} {self.group or 'not stated'}" if self.by else self.name
 
 
 class Statistics(_Counted):
@@ -151,60 +151,6 @@ class Statistics(_Counted):
 
 def share(part: float, whole: float) -> float:
     return round(part / whole, 6) if whole else 0.0
-
-
-def checks_of(
-    stages: Sequence[StageEnd],
-    tasks: Sequence[TaskCount],
-    unverified: int,
-    letters: Letters,
-    longest: LongestOption,
-    duplicates: Duplicates,
-) -> tuple[Check, ...]:
-    def check(name: str, value: float, least: float | None, most: float | None, say: Say, says: str) -> Check:
-        bound = f"at least {say(least)}" if least is not None else f"at most {say(most or 0)}"
-        ok = (least is None or value >= least) and (most is None or value <= most)
-        return Check(name=name, says=says, value=value, found=say(value), bound=bound, ok=ok)
-
-    waiting = sum(stage.waiting for stage in stages)
-    empty = sum(1 for task in tasks if task.wanted_open + task.wanted_choice and not task.accepted)
-    accepted = share(sum(task.accepted for task in tasks), sum(task.qa for task in tasks))
-    within, across = duplicates.within.share, duplicates.across.share
-    return (
-        check("waiting", waiting, None, MAX_WAITING, plain, "What a stage let through and the next one has not ended."),
-        check("unverified", unverified, None, MAX_UNVERIFIED, plain, "QA pairs of finished videos without a verdict."),
-        check(
-            "accepted", accepted, MIN_ACCEPTED, None, percent, "QA pairs without a problem; only these are released."
-        ),
-        check(
-            "empty_tasks", empty, None, MAX_EMPTY_TASKS, plain, "Tasks that were asked and have no accepted QA pair."
-        ),
-        check("letters", letters.p, MIN_LETTER_P, None, plain, "p value of the right letters, against equal shares."),
-        check(
-            "longest_option",
-            longest.share,
-            None,
-            MAX_LONGEST_IS_RIGHT,
-            percent,
-            "How often the longest option is the right one; 25 % where length says nothing.",
-        ),
-        check(
-            "repeated_questions",
-            within,
-            None,
-            MAX_REPEATED,
-            percent,
-            "QA pairs whose question and options another pair of the same video has too.",
-        ),
-        check(
-            "across_videos",
-            across,
-            None,
-            MAX_ACROSS,
-            percent,
-            "QA pairs that stand in another video too, word for word.",
-        ),
-    )
 
 
 def plain(value: float) -> str:

@@ -6,13 +6,13 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from marathon_pipeline.audit.checks import Cell, grouped, judged, letters_of, summed
 from marathon_pipeline.audit.measures import covered_seconds
 from marathon_pipeline.audit.sample import Sampler, Shown
 from marathon_pipeline.audit.statistics import (
     Duplicates,
     Evidence,
     Histogram,
-    Letters,
     LongestOption,
     Repeats,
     SourceCount,
@@ -20,12 +20,12 @@ from marathon_pipeline.audit.statistics import (
     Statistics,
     TaskCount,
     TopicCount,
-    checks_of,
     share,
 )
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.ledger import Ledger
-from marathon_pipeline.records import LETTERS, Outcome, QAPair, Span, Verdict, merged
+from marathon_pipeline.gates import Gates
+from marathon_pipeline.records import Outcome, QAPair, Span, Verdict, merged
 from marathon_pipeline.taxonomy import TOPICS, Taxonomy
 from marathon_pipeline.wording import words
 
@@ -38,10 +38,10 @@ _WHOLE = 0.9  # of a video: a pair whose evidence is more is about all of it
 
 
 def survey(
-    dataset: Dataset, taxonomy: Taxonomy, sampler: Sampler | None = None, progress: Progress | None = None
+    dataset: Dataset, taxonomy: Taxonomy, gates: Gates, sampler: Sampler | None = None, progress: Progress | None = None
 ) -> Statistics:
-    """Count a dataset as its ledger and its `qa` and `verdicts` tables tell it."""
-    count = _Count(dataset, sampler)
+    """Count a dataset as its ledger and its `qa` and `verdicts` tables tell it, and hold it against the gates."""
+    count = _Count(dataset, gates, sampler)
     finished = list(dataset.finished())
     for done, video in enumerate(finished, start=1):
         count.video(video.video_id, video.source_id, frozenset(video.tasks))
@@ -63,28 +63,25 @@ class _Bins:
 
 
 class _Count:
-    def __init__(self, dataset: Dataset, sampler: Sampler | None) -> None:
-        self._dataset, self._sampler = dataset, sampler
+    def __init__(self, dataset: Dataset, gates: Gates, sampler: Sampler | None) -> None:
+        self._dataset, self._gates, self._sampler = dataset, gates, sampler
         self._data_source = {source_id: source.data_source for source_id, source in dataset.sources().items()}
         self.sources: set[str] = set()
-        self.videos: Counter[str] = Counter()  # these three by data source
+        self.videos: Counter[str] = Counter()  # these two by data source
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        self.pairs: Counter[str] = Counter()
-        self.formats: Counter[tuple[str, str]] = Counter()  # by task and format
-        self.accepted: Counter[str] = Counter()  # by task
+        self.cells: defaultdict[Cell, Counter[str]] = defaultdict(Counter)
         self.problems: Counter[tuple[str, str]] = Counter()  # by task and name
         self.annotators: Counter[str] = Counter()
-        self.unverified = 0
-        self.letters: Counter[str] = Counter(dict.fromkeys(LETTERS, 0))
-        self.longest: Counter[bool] = Counter()  # is the longest option the right one
         self.question_words = _Bins(range(0, 82, 2))
         self.answer_words = _Bins([*range(0, 100, 5), *range(100, 520, 20)])
         self.minutes, self.events = _Bins(range(61)), _Bins(range(66))
         self.span_seconds = _Bins(_SPAN_EDGES)
         self.touched = [0] * _TENTHS
         self.covered: list[float] = []
-        self.repeated = Counter[str]()  # groups, pairs
+        self.repeated = 0  # groups
+        self.numbers: dict[Cell, int] = {}
         self.hashes, self.questions = array("Q"), array("Q")
+        self.places = array("I")  # of each hash: which cell, in the order of their coming
 
     def video(self, video_id: str, source_id: str, tasks: frozenset[str]) -> None:
         tables, ledger = self._dataset.tables, self._dataset.ledger
@@ -98,135 +95,157 @@ class _Count:
         self.sources.add(source_id)
         self.videos[name] += 1
         self.seconds[name] += seconds
-        self.pairs[name] += len(pairs)
         self.minutes.add(seconds / 60)
         self.events.add(events.items if events else 0)
         accepted = []
         for pair in pairs:
-            self.formats[pair.task, pair.format] += 1
+            cell = Cell(pair.task, pair.format, name, pair.binding.template_version)
+            counts = self.cells[cell]
+            counts["qa"] += 1
             self.annotators[pair.binding.annotator] += 1
             verdict = verdicts.get(pair.qa_id)
             if verdict is None:
-                self.unverified += 1
+                counts["unverified"] += 1
                 continue
-            self.problems.update((pair.task, problem) for problem in verdict.problems)
-            if not verdict.problems:
-                accepted.append(pair)
-                self._accepted(pair, seconds)
+            reasons = self._gates.reasons(verdict)
+            self.problems.update((pair.task, reason) for reason in reasons)
+            if not reasons:
+                accepted.append((pair, cell))
+                self._accepted(pair, counts, seconds)
             if self._sampler is not None:
-                self._sampler.add(Shown(pair, verdict, seconds))
+                self._sampler.add(Shown(pair, verdict, reasons, seconds))
         self._together(accepted, seconds)
 
-    def _accepted(self, pair: QAPair, seconds: float) -> None:
-        self.accepted[pair.task] += 1
+    def _accepted(self, pair: QAPair, counts: Counter[str], seconds: float) -> None:
+        counts["accepted"] += 1
         self.question_words.add(len(words(pair.question)))
         self.answer_words.add(len(words(pair.answer)))
         if pair.format == "choice":
-            self.letters[pair.letter] += 1
+            counts[pair.letter] += 1
             *_, second, longest = sorted(len(option.strip()) for option in pair.options)
             if longest > second:
-                self.longest[len(pair.answer.strip()) == longest] += 1
+                counts["longest"] += 1
+                counts["longest_right"] += len(pair.answer.strip()) == longest
         for span in pair.evidence:
             self.span_seconds.add(span.end - span.start)
         for tenth in _touched(pair.evidence, seconds):
             self.touched[tenth] += 1
 
-    def _together(self, pairs: Sequence[QAPair], seconds: float) -> None:
+    def _together(self, accepted: Sequence[tuple[QAPair, Cell]], seconds: float) -> None:
         """What the accepted pairs of one video are as a whole."""
-        groups = Counter(_hash(pair.format, pair.question, *sorted(map(_folded, pair.options))) for pair in pairs)
-        repeated = [size for size in groups.values() if size > 1]
-        self.repeated.update(groups=len(repeated), pairs=sum(repeated))
-        contents = (
-            _hash(pair.format, pair.question, pair.answer, *sorted(map(_folded, pair.options))) for pair in pairs
-        )
-        self.hashes.extend(sorted(set(contents)))
-        self.questions.extend(_hash(pair.question) for pair in pairs)
+        asked = [_hash(pair.format, pair.question, *sorted(map(_folded, pair.options))) for pair, _ in accepted]
+        groups, seen = Counter(asked), set[int]()
+        self.repeated += sum(size > 1 for size in groups.values())
+        for (pair, cell), question in zip(accepted, asked, strict=True):
+            counts = self.cells[cell]
+            counts["repeated"] += groups[question] > 1
+            whole = _hash(pair.format, pair.question, pair.answer, *sorted(map(_folded, pair.options)))
+            self.questions.append(_hash(pair.question))
+            if whole not in seen:
+                seen.add(whole)
+                counts["distinct"] += 1
+                self.hashes.append(whole)
+                self.places.append(self.numbers.setdefault(cell, len(self.numbers)))
         if seconds:
-            parts = (pair.evidence for pair in pairs if covered_seconds(pair.evidence) < _WHOLE * seconds)
+            parts = (pair.evidence for pair, _ in accepted if covered_seconds(pair.evidence) < _WHOLE * seconds)
             spans = merged(span for evidence in parts for span in evidence)
             self.covered.append(min(1.0, covered_seconds(spans) / seconds))
 
     def statistics(self, taxonomy: Taxonomy) -> Statistics:
-        ends = _StageEnds(self._dataset.ledger)
+        ends, groups = _StageEnds(self._dataset.ledger), self._across()
         tasks, stages = tuple(self._tasks(taxonomy, ends)), tuple(ends.all())
-        qa, accepted = sum(task.qa for task in tasks), sum(self.accepted.values())
-        letters, distinct = Letters.of(self.letters), self._duplicates()
-        longest = LongestOption(
-            questions=self.longest.total(),
-            right=self.longest[True],
-            share=share(self.longest[True], self.longest.total()),
+        total = summed(self.cells.values())
+        by_source = grouped(self.cells, "source", taxonomy)
+        whole = Counter(
+            waiting=sum(stage.waiting for stage in stages),
+            empty_tasks=sum(1 for task in tasks if task.wanted_open + task.wanted_choice and not task.accepted),
         )
         return Statistics(
             videos=self.videos.total(),
             sources=len(self.sources),
             seconds=round(sum(self.seconds.values()), 3),
-            qa=qa,
-            accepted=accepted,
-            unverified=self.unverified,
+            qa=total["qa"],
+            accepted=total["accepted"],
+            unverified=total["unverified"],
             annotators=dict(sorted(self.annotators.items())),
             data_sources={
-                name: SourceCount(videos=videos, seconds=round(self.seconds[name], 3), qa=self.pairs[name])
+                name: SourceCount(
+                    videos=videos, seconds=round(self.seconds[name], 3), qa=by_source.get(name, Counter())["qa"]
+                )
                 for name, videos in sorted(self.videos.items())
             },
-            topics=tuple(self._topics(tasks, qa)),
+            topics=tuple(self._topics(tasks, total["qa"])),
             tasks=tasks,
             problems=dict(sorted(_summed(self.problems).items())),
-            letters=letters,
-            longest_option=longest,
+            letters=letters_of(total),
+            longest_option=LongestOption(
+                questions=total["longest"],
+                right=total["longest_right"],
+                share=share(total["longest_right"], total["longest"]),
+            ),
             question_words=self.question_words.histogram(),
             answer_words=self.answer_words.histogram(),
-            duplicates=distinct,
+            duplicates=Duplicates(
+                within=_repeats(self.repeated, total["repeated"], total["accepted"]),
+                across=_repeats(groups, total["across"], total["distinct"]),
+                distinct_questions=self._distinct_questions(),
+            ),
             evidence=Evidence(
                 spans=sum(self.span_seconds.counts),
                 span_seconds=self.span_seconds.histogram(),
-                touched=tuple(share(count, accepted) for count in self.touched),
+                touched=tuple(share(count, total["accepted"]) for count in self.touched),
                 covered=share(sum(self.covered), len(self.covered)),
             ),
             video_minutes=self.minutes.histogram(),
             events=self.events.histogram(),
             stages=stages,
-            checks=checks_of(stages, tasks, self.unverified, letters, longest, distinct),
+            checks=judged(self._gates, self.cells, whole, taxonomy),
         )
 
+    def _across(self) -> int:
+        """Count the pairs of each cell that stand in other videos too; returns how many groups they make."""
+        import numpy as np
+
+        _, group, counts = np.unique(np.array(self.hashes, np.uint64), return_inverse=True, return_counts=True)
+        repeated = np.bincount(np.array(self.places, np.uint32)[counts[group] > 1], minlength=len(self.numbers))
+        for cell, number in self.numbers.items():
+            self.cells[cell]["across"] = int(repeated[number])
+        return int((counts > 1).sum())
+
+    def _distinct_questions(self) -> int:
+        import numpy as np
+
+        return len(np.unique(np.array(self.questions, np.uint64)))
+
     def _tasks(self, taxonomy: Taxonomy, ends: "_StageEnds") -> Iterator[TaskCount]:
+        found = grouped(self.cells, "task", taxonomy)
         for task in taxonomy.tasks.values():
-            asked = ends.of_task[task.task]
+            asked, of_format = ends.of_task[task.task], self._formats(task.task)
             yield TaskCount(
                 task=task.task,
                 name=task.name,
                 topic=task.topic,
-                open=self.formats[task.task, "open"],
-                choice=self.formats[task.task, "choice"],
+                open=of_format["open"],
+                choice=of_format["choice"],
                 wanted_open=task.per_video.open * len(asked),
                 wanted_choice=task.per_video.choice * len(asked),
-                accepted=self.accepted[task.task],
+                accepted=found.get(task.task, Counter())["accepted"],
                 problems={name: count for (of, name), count in sorted(self.problems.items()) if of == task.task},
                 not_asked=_reasons(asked, "filtered"),
                 failed=_reasons(asked, "failed"),
             )
 
+    def _formats(self, task: str) -> Counter[str]:
+        """QA pairs by format."""
+        counts = Counter[str]()
+        for cell, of_cell in self.cells.items():
+            counts[cell.format] += of_cell["qa"] * (cell.task == task)
+        return counts
+
     def _topics(self, tasks: Sequence[TaskCount], qa: int) -> Iterator[TopicCount]:
         for name, topic in TOPICS.items():
             count = sum(task.qa for task in tasks if task.topic == name)
             yield TopicCount(topic=name, qa=count, share=share(count, qa), published=topic.share)
-
-    def _duplicates(self) -> Duplicates:
-        import numpy as np
-
-        accepted = sum(self.accepted.values())
-        _, counts = np.unique(np.array(self.hashes, np.uint64), return_counts=True)
-        several = counts[counts > 1]
-        return Duplicates(
-            within=Repeats(
-                groups=self.repeated["groups"],
-                pairs=self.repeated["pairs"],
-                share=share(self.repeated["pairs"], accepted),
-            ),
-            across=Repeats(
-                groups=len(several), pairs=int(several.sum()), share=share(int(several.sum()), len(self.hashes))
-            ),
-            distinct_questions=len(np.unique(np.array(self.questions, np.uint64))),
-        )
 
 
 class _StageEnds:
@@ -270,6 +289,10 @@ class _StageEnds:
 
 def _reasons(outcomes: Iterable[Outcome], status: str) -> dict[str, int]:
     return dict(sorted(Counter(outcome.reason for outcome in outcomes if outcome.status == status).items()))
+
+
+def _repeats(groups: int, pairs: int, of: int) -> Repeats:
+    return Repeats(groups=groups, pairs=pairs, share=share(pairs, of))
 
 
 def _summed(by_task: Counter[tuple[str, str]]) -> Counter[str]:

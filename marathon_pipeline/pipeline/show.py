@@ -49,8 +49,8 @@ def lines(found: Tree) -> Iterator[str]:
     problems = {verdict.qa_id: verdict.problems for verdict in found.verdicts}
     for pair in found.qa:
         spans = ", ".join(f"{_clock(span.start)}-{_clock(span.end)}" for span in pair.evidence)
-        rejected = f"  REJECTED: {', '.join(problems[pair.qa_id])}" if problems.get(pair.qa_id) else ""
-        yield f"\n[{pair.task}, {pair.format}, {spans}]{rejected}\n  Q: {pair.question}"
+        wrong = f"  PROBLEMS: {', '.join(problems[pair.qa_id])}" if problems.get(pair.qa_id) else ""
+        yield f"\n[{pair.task}, {pair.format}, {spans}]{wrong}\n  Q: {pair.question}"
         yield from (f"     {letter}. {option}" for letter, option in zip(LETTERS, pair.options, strict=False))
         yield f"  A: {f'{pair.letter}. ' if pair.letter else ''}{pair.answer}"
 

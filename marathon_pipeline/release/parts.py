@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from marathon_pipeline.dataset.tables import Tables
+from marathon_pipeline.gates import Gates
 from marathon_pipeline.records import Format, QAPair, Split, Verdict
 from marathon_pipeline.release.files import Folder, Table, Tar
 from marathon_pipeline.release.plan import Placed
@@ -22,8 +23,8 @@ class QAWriter:
     evidence is there to be written first.
     """
 
-    def __init__(self, folder: Folder, task: Task, shards: int) -> None:
-        self._folder, self._task, self._shards = folder, task, shards
+    def __init__(self, folder: Folder, task: Task, shards: int, gates: Gates) -> None:
+        self._folder, self._task, self._shards, self._gates = folder, task, shards, gates
         self._place: tuple[int, int] | None = None
         self._tar: Tar | None = None
         self._table: Table | None = None
@@ -41,9 +42,9 @@ class QAWriter:
         own = {pair.qa_id: pair for pair in pairs if pair.task == self._task.task}
         for pair in own.values():
             verdict = verdicts.get(pair.qa_id)
-            problems = ("unverified",) if verdict is None else verdict.problems
-            self._left_out.update(problems)
-            if verdict is not None and not problems:
+            reasons = ("unverified",) if verdict is None else self._gates.reasons(verdict)
+            self._left_out.update(reasons)
+            if verdict is not None and not reasons:
                 self._release(place, qa_row(pair, verdict, video))
 
     def close(self) -> TaskSummary:

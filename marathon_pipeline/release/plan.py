@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.errors import UserError
+from marathon_pipeline.gates import Gates
 from marathon_pipeline.records import Source, Split, digest
 from marathon_pipeline.release.release_file import FORMAT_VERSION, Release, read_release, release_names
 from marathon_pipeline.release.settings import ReleaseSettings
@@ -65,13 +66,13 @@ def place(dataset: Dataset, settings: ReleaseSettings) -> list[Placed]:
     return placed
 
 
-def planned_release(dataset: Dataset, settings: ReleaseSettings, taxonomy: Taxonomy) -> dict[str, str]:
+def planned_release(dataset: Dataset, settings: ReleaseSettings, taxonomy: Taxonomy, gates: Gates) -> dict[str, str]:
     """The fingerprint of each part of a release made now: `qa/<task>`, `videos`, `captions`, `media`, `card`."""
-    return planned_parts(dataset, place(dataset, settings), settings, taxonomy)
+    return planned_parts(dataset, place(dataset, settings), settings, taxonomy, gates)
 
 
 def planned_parts(
-    dataset: Dataset, placed: Iterable[Placed], settings: ReleaseSettings, taxonomy: Taxonomy
+    dataset: Dataset, placed: Iterable[Placed], settings: ReleaseSettings, taxonomy: Taxonomy, gates: Gates
 ) -> dict[str, str]:
     def content(stage: str, owner: str, part: str = "") -> str:
         outcome = dataset.ledger.get(stage, owner, part)
@@ -87,7 +88,10 @@ def planned_parts(
         captions.append([*row, *(content(s, video.video_id) for s in ("caption_clips", "caption_events", "summarize"))])
         for task in video.tasks:
             qa.setdefault(task, []).append([*row, *(content(s, video.video_id, task) for s in ("qa", "verify"))])
-    parts = {f"qa/{task}": digest([FORMAT_VERSION, taxonomy.task_rules(task), rows]) for task, rows in qa.items()}
+    items = gates.items.model_dump()
+    parts = {
+        f"qa/{task}": digest([FORMAT_VERSION, taxonomy.task_rules(task), items, rows]) for task, rows in qa.items()
+    }
     parts["videos"] = digest([FORMAT_VERSION, videos])
     parts["captions"] = digest([FORMAT_VERSION, captions])
     templates = {name: template.rendered_rules() for name, template in taxonomy.captions.items()}
@@ -126,21 +130,21 @@ def shown(source: Source) -> dict[str, object]:
     return source.model_dump(include={"source_id", "data_source", "url", "licence", "licence_evidence"})
 
 
-def next_revision(dataset: Dataset, base: str, settings: ReleaseSettings, taxonomy: Taxonomy) -> str:
+def next_revision(dataset: Dataset, base: str, settings: ReleaseSettings, taxonomy: Taxonomy, gates: Gates) -> str:
     """`<base>-<n>`: the latest release of that name where it is current, else the one to write next."""
     latest = _latest(dataset, base)
     if latest is None:
         return f"{base}-1"
     number, release = latest
-    current = release.parts == planned_release(dataset, settings, taxonomy)
+    current = release.parts == planned_release(dataset, settings, taxonomy, gates)
     return f"{base}-{number if current else number + 1}"
 
 
-def stale_tasks(dataset: Dataset, base: str, settings: ReleaseSettings, taxonomy: Taxonomy) -> set[str]:
+def stale_tasks(dataset: Dataset, base: str, settings: ReleaseSettings, taxonomy: Taxonomy, gates: Gates) -> set[str]:
     """The tasks whose QA differs from that of the latest `<base>-<n>`; where there is none, all that are finished."""
     latest = _latest(dataset, base)
     released = latest[1].parts if latest else {}
-    planned = planned_release(dataset, settings, taxonomy)
+    planned = planned_release(dataset, settings, taxonomy, gates)
     changed = {part for part in released.keys() | planned.keys() if released.get(part) != planned.get(part)}
     return {part.removeprefix("qa/") for part in changed if part.startswith("qa/")}
 

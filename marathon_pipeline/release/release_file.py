@@ -33,7 +33,7 @@ class TaskSummary(_Part):
     formats: dict[Format, int] = {}
     splits: dict[Split, int] = {}
     shards: dict[Split, int] = {}  # a split's tars are numbered from 0 without a gap
-    left_out: dict[str, int] = {}  # QA pairs that are not released, by problem; one may have several
+    left_out: dict[str, int] = {}  # QA pairs that are not released, by reason; one may have several
     annotators: tuple[str, ...] = ()
     template_versions: tuple[int, ...] = ()  # those that the released QA was written from
 
@@ -61,6 +61,13 @@ class CaptionSummary(_Part):
     annotators: tuple[str, ...] = ()
 
 
+class Approval(_Part):
+    """`broken`: the gates of the dataset that did not hold when it was released, `despite`: why it was all the same."""
+
+    broken: tuple[str, ...] = ()
+    despite: str = ""
+
+
 class Release(_Part):
     """parts: the fingerprint of each separately written part, such as `qa/temporal_order`, `videos` or `media`."""
 
@@ -74,6 +81,7 @@ class Release(_Part):
     tasks: dict[str, TaskSummary]
     videos: VideoSummary
     captions: CaptionSummary
+    approval: Approval = Approval()
     templates: dict[str, JsonValue]  # `tasks` by id, `rules`, `captions` by name
     settings: dict[str, JsonValue]
     files: dict[str, FileInfo]  # by path within the release, all but this file

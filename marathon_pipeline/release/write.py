@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.errors import UserError
+from marathon_pipeline.gates import Gates
 from marathon_pipeline.records import QAPair, Verdict, Video
 from marathon_pipeline.release.card import render_card
 from marathon_pipeline.release.croissant import describe
@@ -20,6 +21,7 @@ from marathon_pipeline.release.parts import CaptionWriter, QAWriter, VideoWriter
 from marathon_pipeline.release.plan import Placed, place, planned_parts
 from marathon_pipeline.release.release_file import (
     FILE_NAME,
+    Approval,
     CaptionSummary,
     Release,
     TaskSummary,
@@ -54,11 +56,15 @@ def write_release(
     name: str,
     settings: ReleaseSettings,
     taxonomy: Taxonomy,
+    gates: Gates,
     *,
+    approve: Callable[[], Approval] = Approval,
     content: Mapping[str, object] | None = None,
     progress: Progress | None = None,
 ) -> ReleaseInfo:
-    """Write release `name` of all that is finished and without problems.
+    """Write release `name` of all that is finished and passes the gates for items.
+
+    approve: asked once, before anything is written; raises UserError where the dataset may not be released.
 
     content: the job's resolved settings that decide what is in the rows, for readers of `release.json`; they are no
     part of what makes two releases differ, since the rows are. The caller holds the dataset's lease. Raises UserError
@@ -69,17 +75,20 @@ def write_release(
             f"release name {name!r}: use up to 100 letters, digits, '.', '_' and '-', a letter or digit first"
         )
     placed = place(dataset, settings)
-    parts = planned_parts(dataset, placed, settings, taxonomy)
+    parts = planned_parts(dataset, placed, settings, taxonomy, gates)
     if existing := read_release(dataset, name):
         if existing.parts != parts:
             raise UserError(f"release {name} holds other content and releases never change; choose another name")
         return _info(dataset, existing, unchanged=True)
     if not placed:
         raise UserError(f"{dataset.url}: no video is finished, so there is nothing to release; run its job first")
+    approval = approve()
     try:
         with tempfile.TemporaryDirectory(prefix="release-", dir=dataset.storage.scratch()) as scratch:
-            writer = _Writer(dataset, name, settings, taxonomy, placed, parts, Path(scratch), progress or _silent)
-            return _info(dataset, writer.write(publishable(content or {})), unchanged=False)
+            writer = _Writer(
+                dataset, name, settings, taxonomy, gates, placed, parts, Path(scratch), progress or _silent
+            )
+            return _info(dataset, writer.write(publishable(content or {}), approval), unchanged=False)
     except pa.ArrowException as error:
         raise UserError(f"{dataset.url}: a table is damaged ({error}); run its job again, then release") from None
     except OSError as error:
@@ -95,24 +104,24 @@ class _Writer:
         name: str,
         settings: ReleaseSettings,
         taxonomy: Taxonomy,
+        gates: Gates,
         placed: list[Placed],
         parts: dict[str, str],
         scratch: Path,
         progress: Progress,
     ) -> None:
         self._dataset, self._name, self._settings, self._taxonomy = dataset, name, settings, taxonomy
+        self._gates = gates
         self._placed, self._parts, self._scratch, self._progress = placed, parts, scratch, progress
         self._folder = Folder(dataset.storage, folder_of(name), scratch)
 
-    def write(self, content: dict[str, JsonValue]) -> Release:
+    def write(self, content: dict[str, JsonValue], approval: Approval) -> Release:
         self._folder.clear()
         before = [release for name in release_names(self._dataset) if (release := read_release(self._dataset, name))]
         kept = {part: release for part in self._parts if (release := self._copied(part, before))}
         tasks, videos, captions = self._written(kept)
         if not any(task.qa for task in tasks.values()):
-            raise UserError(
-                f"{self._dataset.url}: every QA pair has a problem, so there is nothing to release; audit it"
-            )
+            raise UserError(f"{self._dataset.url}: every QA pair is rejected, so there is nothing to release; audit it")
         total = len(self._placed)
         media = None
         if self._settings.media:
@@ -134,8 +143,13 @@ class _Writer:
             tasks=tasks,
             videos=videos,
             captions=captions,
+            approval=approval,
             templates=_templates(self._taxonomy, tasks),
-            settings={"content": content, "release": self._settings.model_dump(mode="json")},
+            settings={
+                "content": content,
+                "release": self._settings.model_dump(mode="json"),
+                "gates": self._gates.model_dump(mode="json", exclude_none=True),
+            },
             files=self._folder.files,
         )
         self._folder.put("README.md", render_card(release, media.counts() if media else {}))
@@ -161,7 +175,7 @@ class _Writer:
         """Write what no earlier release holds, in one pass over the videos."""
         shards, tables = self._settings.shards, self._dataset.tables
         qa = {
-            task: QAWriter(self._folder, self._taxonomy.task(task), shards)
+            task: QAWriter(self._folder, self._taxonomy.task(task), shards, self._gates)
             for part in self._parts
             if (task := part.removeprefix("qa/")) != part and part not in kept
         }

@@ -7,7 +7,7 @@ from marathon_pipeline.taxonomy import Taxonomy
 
 
 class Verify:
-    name, version = "verify", 1
+    name, version = "verify", 2
     reads, writes = (Clip, QAPair), (Verdict,)
     annotator = None
 

@@ -1,0 +1,102 @@
+"""The gates: which QA pairs may be released, and what a dataset has to be before a release of it is made.
+
+They judge what `verify` and the audit have measured, so that another threshold measures nothing again.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self, get_args
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from marathon_pipeline.errors import UserError
+from marathon_pipeline.records import Verdict
+
+DatasetMeasure = Literal[
+    "waiting",
+    "unverified",
+    "empty_tasks",
+    "accepted",
+    "letters",
+    "longest_option",
+    "repeated_questions",
+    "across_videos",
+]
+OF_THE_WHOLE = ("waiting", "empty_tasks")  # these have no groups
+Grouping = Literal["topic", "task", "format", "source", "template"]
+NUMBERS = tuple(name for name, field in Verdict.model_fields.items() if field.annotation in (int, float))
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Bound(_Strict):
+    least: float | None = None
+    most: float | None = None
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.least is None and self.most is None:
+            raise ValueError("neither `least` nor `most` is given")
+        return self
+
+    def holds(self, value: float) -> bool:
+        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+
+
+def _known_number(name: str) -> str:
+    if name not in NUMBERS:
+        raise ValueError(f"`{name}` is none of the numbers of a verdict: {', '.join(NUMBERS)}")
+    return name
+
+
+class ItemGates(_Strict):
+    """`forgive`: problems of a verdict that do not reject. `bounds`: of its numbers."""
+
+    forgive: tuple[str, ...] = ()
+    bounds: Mapping[Annotated[str, AfterValidator(_known_number)], Bound] = Field(default_factory=dict)
+
+
+class DatasetGate(Bound):
+    """`by`: each topic, task and so on for itself; one that counts fewer than `fewest` is not judged."""
+
+    measure: DatasetMeasure
+    by: Grouping | None = None
+    fewest: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _has_groups(self) -> Self:
+        if self.by and self.measure in OF_THE_WHOLE:
+            raise ValueError(f"`{self.measure}` is counted over the whole dataset only: delete `by`")
+        return self
+
+
+class Gates(_Strict):
+    items: ItemGates = ItemGates()
+    dataset: tuple[DatasetGate, ...] = ()
+
+    def reasons(self, verdict: Verdict) -> tuple[str, ...]:
+        """Why a pair is rejected: its problems, and the numbers that are out of bounds. None: it may be released."""
+        problems = [problem for problem in verdict.problems if problem not in self.items.forgive]
+        outside = [name for name, bound in self.items.bounds.items() if not bound.holds(getattr(verdict, name))]
+        return (*problems, *outside)
+
+
+def load_gates(path: Path) -> Gates:
+    """Raises UserError where the file is not there, is no YAML, or says what no gate is."""
+    try:
+        return Gates.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False)[0]
+            where = " ".join(f"#{part + 1}" if isinstance(part, int) else str(part) for part in first["loc"])
+            said = f"{where}: {first['msg'].removeprefix('Value error, ')}"
+        else:
+            said = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: {said}; docs/gates.md shows how gates are written") from None
+
+
+def groupings() -> tuple[Grouping, ...]:
+    return get_args(Grouping)
