@@ -51,6 +51,7 @@ class AnnotatorSettings(_Strict):
 
 
 class AuditSettings(_Strict):
+    benchmarks: tuple[Path, ...] = ()  # manifests of the videos that models are judged with, a file each
     sample_per_task: int = Field(2, ge=0)  # QA shown with pictures for each task; more makes the page heavy
 
 

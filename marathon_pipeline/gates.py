@@ -22,8 +22,12 @@ DatasetMeasure = Literal[
     "longest_option",
     "repeated_questions",
     "across_videos",
+    "caption_gaps",
+    "commonest_caption",
+    "benchmark_videos",
 ]
-OF_THE_WHOLE = ("waiting", "empty_tasks")  # these have no groups
+# These have no groups.
+OF_THE_WHOLE = ("waiting", "empty_tasks", "caption_gaps", "commonest_caption", "benchmark_videos")
 Grouping = Literal["topic", "task", "format", "source", "template"]
 NUMBERS = tuple(name for name, field in Verdict.model_fields.items() if field.annotation in (int, float))
 

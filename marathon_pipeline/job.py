@@ -20,7 +20,7 @@ from marathon_pipeline.annotators.served.batch_results import BatchResults
 from marathon_pipeline.audit.measures import PROBLEMS
 from marathon_pipeline.audit.report import HTML_KEY, current_audit, write_audit
 from marathon_pipeline.audit.statistics import Check, Statistics
-from marathon_pipeline.audit.survey import survey
+from marathon_pipeline.audit.survey import Standards, survey
 from marathon_pipeline.config import MEASURED, JobConfig, parse_job
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
@@ -42,6 +42,7 @@ from marathon_pipeline.release.release_file import Approval
 from marathon_pipeline.release.settings import ReleaseSettings
 from marathon_pipeline.release.write import write_release
 from marathon_pipeline.shipped import shipped
+from marathon_pipeline.sources.manifest import read_manifest
 from marathon_pipeline.stages.stage import Stage
 from marathon_pipeline.synthetic.videos import write_videos
 from marathon_pipeline.taxonomy import Taxonomy, load_taxonomy
@@ -235,18 +236,29 @@ def release_dataset(url: str, name: str, despite: str, console: Console) -> str:
     config = _own_job(dataset)
     with dataset.lease():
         settle(dataset)
-        taxonomy, gates = load_taxonomy(config.templates), _gates(config.gates)
-        return _release_line(config, dataset, name, taxonomy, gates, despite, console)
+        standards = _standards(config, load_taxonomy(config.templates))
+        return _release_line(config, dataset, name, standards, despite, console)
 
 
 def audit_dataset(url: str, sample_per_task: int, gates: Path | None, console: Console) -> tuple[Statistics, str]:
     """Write a dataset's report; returns what was found, and where the page lies. gates: instead of those of its job."""
     dataset = Dataset(url)
     config = _own_job(dataset)
-    found = _gates(gates or config.gates)
+    standards = _standards(config, load_taxonomy(config.templates), gates)
     with _bar(console) as show:
-        info = write_audit(dataset, load_taxonomy(config.templates), found, sample_per_task, partial(show, "audit"))
+        info = write_audit(dataset, standards, sample_per_task, partial(show, "audit"))
     return info.statistics, _shown(dataset, info.html_key)
+
+
+def _standards(config: JobConfig, taxonomy: Taxonomy, gates: Path | None = None) -> Standards:
+    """gates: instead of those of the job. Raises UserError where a file of them, or of a benchmark, cannot be read."""
+    benchmarks: dict[str, str] = {}
+    for path in config.audit.benchmarks if config.audit is not None else ():
+        sources, problems = read_manifest(path)
+        if problems:
+            raise UserError(f"audit.benchmarks: {problems[0]}")
+        benchmarks |= {name: path.stem for source in sources for name in (source.source_id, source.url) if name}
+    return Standards(taxonomy, _gates(gates or config.gates), benchmarks)
 
 
 def _gates(path: Path | None) -> Gates:
@@ -347,14 +359,14 @@ def _conclude(config: JobConfig, dataset: Dataset, taxonomy: Taxonomy, console: 
     if not any(dataset.finished()):
         ended.summary.append("nothing to release: no video went through every stage")
         return ended
-    gates = _gates(config.gates)
-    if config.audit is not None and not current_audit(dataset, taxonomy, gates, config.audit.sample_per_task):
+    standards = _standards(config, taxonomy)
+    if config.audit is not None and not current_audit(dataset, standards, config.audit.sample_per_task):
         with _bar(console) as show:
-            write_audit(dataset, taxonomy, gates, config.audit.sample_per_task, partial(show, "audit"))
+            write_audit(dataset, standards, config.audit.sample_per_task, partial(show, "audit"))
     if config.release is not None:
-        name = next_revision(dataset, config.release.name, config.release.settings(), taxonomy, gates)
+        name = next_revision(dataset, config.release.name, config.release.settings(), taxonomy, standards.gates)
         try:
-            line = _release_line(config, dataset, name, taxonomy, gates, config.release.despite, console)
+            line = _release_line(config, dataset, name, standards, config.release.despite, console)
         except GateBroken as error:
             line = f"release  {error}"
             ended.failures = 1
@@ -365,7 +377,7 @@ def _conclude(config: JobConfig, dataset: Dataset, taxonomy: Taxonomy, console: 
 
 
 def _release_line(
-    config: JobConfig, dataset: Dataset, name: str, taxonomy: Taxonomy, gates: Gates, despite: str, console: Console
+    config: JobConfig, dataset: Dataset, name: str, standards: Standards, despite: str, console: Console
 ) -> str:
     settings = config.release.settings() if config.release is not None else ReleaseSettings()
     content = config.stage_settings().model_dump(mode="json")
@@ -373,9 +385,9 @@ def _release_line(
     with _bar(console) as show:
 
         def approve() -> Approval:
-            statistics = current_audit(dataset, taxonomy, gates)
+            statistics = current_audit(dataset, standards)
             if statistics is None:
-                statistics = survey(dataset, taxonomy, gates, progress=partial(show, "audit"))
+                statistics = survey(dataset, standards, progress=partial(show, "audit"))
             broken = [check for check in statistics.checks if not check.ok]
             if broken and not despite:
                 raise GateBroken(name, broken)
@@ -385,8 +397,8 @@ def _release_line(
             dataset,
             name,
             settings,
-            taxonomy,
-            gates,
+            standards.taxonomy,
+            standards.gates,
             approve=approve,
             content=content,
             progress=lambda part, done, total: show(f"release {part}", done, total),

@@ -165,6 +165,9 @@ class Fact(Record):
     amount: float = 0.0
 
 
+CAPTION_FIELDS = ("temporality", "spatiality", "object", "action", "scene", "summary")  # of a clip
+
+
 class ClipCaption(Record):
     """The six fields of a clip's caption (VideoMarathon, clip level); `facts` only where they were measured."""
 

@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from marathon_pipeline.audit.cards import seconds_shown
 from marathon_pipeline.audit.report import current_audit, write_audit
 from marathon_pipeline.audit.sample import Sampler, Shown
 from marathon_pipeline.audit.statistics import Letters, Statistics
-from marathon_pipeline.audit.survey import survey
+from marathon_pipeline.audit.survey import Standards, survey
 from marathon_pipeline.dataset.dataset import Dataset, media_key
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.gates import load_gates
@@ -19,6 +20,7 @@ from marathon_pipeline.records import (
     LETTERS,
     Binding,
     ClipCaption,
+    Event,
     Format,
     Outcome,
     QAPair,
@@ -31,7 +33,7 @@ from marathon_pipeline.taxonomy import load_taxonomy
 
 HOSTILE = "<script>alert(1)</script> & \"quoted\" '</style>'"
 TAXONOMY = load_taxonomy()
-GATES = load_gates(shipped("jobs/gates.yaml"))
+STANDARDS = Standards(TAXONOMY, load_gates(shipped("jobs/gates.yaml")))
 BINDING = Binding(annotator="hand/1", template_version=1, request="")
 OPTIONS = ("a kite", "a bird", "a plane", "a red balloon")
 
@@ -115,6 +117,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         action="Flying.", scene="Sky.", summary="A kite flies.", binding=BINDING,
     )  # fmt: skip
     made.tables.write(ClipCaption, "v1", [caption], {})
+    made.tables.write(ClipCaption, "v2", [], {})
+    for video in ("v1", "v2"):
+        made.tables.write(Event, video, [], {})
     made.ledger.append(
         [
             *finished("v1", 60, 4, {"object_recognition": "", "temporal_order": ""}),
@@ -154,7 +159,7 @@ def _write_proxy(dataset: Dataset, video: str, seconds: int) -> None:
 
 @pytest.fixture(scope="module")
 def statistics(dataset: Dataset) -> Statistics:
-    return survey(dataset, TAXONOMY, GATES)
+    return survey(dataset, STANDARDS)
 
 
 def test_the_headline_counts_what_is_verified_of_finished_videos(statistics: Statistics) -> None:
@@ -221,11 +226,62 @@ def test_checks_say_what_is_broken(statistics: Statistics) -> None:
     checks = {check.name: check for check in statistics.checks}
     broken = {name for name, check in checks.items() if not check.ok}
     everything = {"waiting", "unverified", "accepted", "empty_tasks", "repeated_questions", "across_videos"}
-    assert broken == everything
+    assert broken == everything | {"caption_gaps"}
     assert not any(check.by for check in statistics.checks)  # no group counts enough
     assert (checks["waiting"].value, checks["waiting"].bound) == (1, "at most 0")
     assert (checks["accepted"].found, checks["accepted"].bound) == ("71.4 %", "at least 90 %")
     assert checks["letters"].ok
+
+
+def captioned(folder: Path, captions: Sequence[str], events: Sequence[tuple[float, float]]) -> Dataset:
+    """A finished video with a caption every 20 seconds."""
+    made = Dataset(str(folder), create=True)
+    made.write_sources([Source(source_id="v", url="https://videos.example.org/v.mp4")])
+    fields = {"temporality": "", "spatiality": "", "object": "", "action": "", "scene": "", "binding": BINDING}
+    clips = [
+        ClipCaption(video_id="v", clip_id=f"c{n:04d}", start=20.0 * n, end=20.0 * n + 30, summary=text, **fields)
+        for n, text in enumerate(captions)
+        if text
+    ]
+    parts = [
+        Event(video_id="v", event_id=str(n), start=start, end=end, title="T", caption="C", clip_ids=(), binding=BINDING)
+        for n, (start, end) in enumerate(events)
+    ]
+    made.tables.write(ClipCaption, "v", clips, {})
+    made.tables.write(Event, "v", parts, {})
+    made.tables.write(QAPair, "v", [], {})
+    made.tables.write(Verdict, "v", [], {})
+    made.ledger.append(finished("v", 20.0 * len(captions) + 10, len(parts), {"temporal_order": ""}))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("captions", "events", "gaps", "commonest"),
+    [
+        ("abcdefghij", [(0, 100), (100, 210)], 0, 0.1),
+        ("abcde ghij", [(0, 100), (100, 210)], 0, 1 / 9),  # one lost: ten seconds
+        ("abc   ghij", [(0, 100), (100, 210)], 1, 1 / 7),
+        ("abcdefghij", [(0, 100), (130, 210)], 1, 0.1),
+        ("aabaacaada", [(0, 210)], 0, 0.7),
+    ],
+)
+def test_captions_that_leave_gaps_or_say_one_thing_are_counted(
+    captions: str, events: list[tuple[float, float]], gaps: int, commonest: float, tmp_path: Path
+) -> None:
+    found = survey(captioned(tmp_path / "out", [text.strip() for text in captions], events), STANDARDS)
+    checks = {check.name: check.value for check in found.checks}
+    assert (checks["caption_gaps"], checks["commonest_caption"]) == (gaps, pytest.approx(commonest, abs=1e-6))
+
+
+@pytest.mark.parametrize(
+    ("named", "count"),
+    [({"v": "lvbench"}, 1), ({"https://videos.example.org/v.mp4": "lvbench"}, 1), ({"w": "lvbench"}, 0)],
+)
+def test_a_source_that_a_benchmark_names_is_counted(named: dict[str, str], count: int, tmp_path: Path) -> None:
+    made = captioned(tmp_path / "out", ["a"], [(0, 30)])
+    found = survey(made, Standards(TAXONOMY, STANDARDS.gates, named))
+    check = next(check for check in found.checks if check.name == "benchmark_videos")
+    assert (check.value, check.ok, found.benchmarks) == (count, not count, {"lvbench": 1} if count else {})
 
 
 @pytest.mark.parametrize(("chi", "p"), [(7.8147, 0.05), (16.2662, 0.001), (2.366, 0.5)])
@@ -238,7 +294,7 @@ def test_the_letter_test_agrees_with_the_printed_table_for_three_degrees_of_free
 
 def test_an_empty_dataset_has_a_report(tmp_path: Path) -> None:
     empty = Dataset(str(tmp_path / "empty"), create=True)
-    info = write_audit(empty, TAXONOMY, GATES)
+    info = write_audit(empty, STANDARDS)
     assert (info.statistics.qa, info.statistics.letters.p) == (0, 1)
     assert "0 questions about 0 videos" in empty.storage.read(info.html_key).decode()
 
@@ -267,25 +323,25 @@ def test_pictures_are_spread_over_the_evidence() -> None:
 
 
 def test_the_same_dataset_gives_the_same_bytes_and_is_then_current(dataset: Dataset) -> None:
-    info = write_audit(dataset, TAXONOMY, GATES)
+    info = write_audit(dataset, STANDARDS)
     first = dataset.storage.read(info.html_key), dataset.storage.read(info.json_key)
-    assert current_audit(dataset, TAXONOMY, GATES)
-    assert not current_audit(dataset, TAXONOMY, GATES, sample_per_task=5)
-    write_audit(Dataset(dataset.url), TAXONOMY, GATES)
+    assert current_audit(dataset, STANDARDS)
+    assert not current_audit(dataset, STANDARDS, sample_per_task=5)
+    write_audit(Dataset(dataset.url), STANDARDS)
     assert (dataset.storage.read(info.html_key), dataset.storage.read(info.json_key)) == first
     assert Statistics.model_validate(json.loads(first[1])["statistics"]) == info.statistics
 
 
 def test_new_work_or_a_damaged_report_makes_it_stale(tmp_path: Path) -> None:
     small = Dataset(str(tmp_path / "small"), create=True)
-    assert not current_audit(small, TAXONOMY, GATES)
-    info = write_audit(small, TAXONOMY, GATES)
-    assert current_audit(small, TAXONOMY, GATES)
+    assert not current_audit(small, STANDARDS)
+    info = write_audit(small, STANDARDS)
+    assert current_audit(small, STANDARDS)
     small.ledger.append([outcome("v9", "download")])
-    assert not current_audit(small, TAXONOMY, GATES)
-    write_audit(small, TAXONOMY, GATES)
+    assert not current_audit(small, STANDARDS)
+    write_audit(small, STANDARDS)
     small.storage.write(info.json_key, b"{")
-    assert not current_audit(small, TAXONOMY, GATES)
+    assert not current_audit(small, STANDARDS)
 
 
 class _References(HTMLParser):
@@ -300,7 +356,7 @@ class _References(HTMLParser):
 
 
 def test_the_page_escapes_texts_names_no_path_and_refers_to_nothing_outside_itself(dataset: Dataset) -> None:
-    page = dataset.storage.read(write_audit(dataset, TAXONOMY, GATES).html_key).decode()
+    page = dataset.storage.read(write_audit(dataset, STANDARDS).html_key).decode()
     parser = _References()
     parser.feed(page)
     assert parser.tags.count("script") == 1
@@ -337,7 +393,7 @@ def shown_articles(text: str) -> list[str]:
 def test_a_browser_opens_the_page_without_an_error_and_its_filter_works(
     dataset: Dataset, chromium: str, tmp_path: Path
 ) -> None:
-    page = Path(dataset.url) / write_audit(dataset, TAXONOMY, GATES).html_key
+    page = Path(dataset.url) / write_audit(dataset, STANDARDS).html_key
     text, console = dom(chromium, page, tmp_path / "profile")
     assert console == ""
     assert text.count("data:image/jpeg;base64,") >= 8

@@ -9,7 +9,7 @@ from marathon_pipeline.audit.sample import Sampler, Shown
 from marathon_pipeline.dataset.dataset import Dataset, media_key
 from marathon_pipeline.errors import Failed
 from marathon_pipeline.media.proxy import proxy_jpeg
-from marathon_pipeline.records import ClipCaption, Span
+from marathon_pipeline.records import CAPTION_FIELDS, ClipCaption, Span
 from marathon_pipeline.taxonomy import Task, Taxonomy
 
 _PICTURE_WIDTH = 256  # pixels
@@ -20,7 +20,6 @@ _PICTURES = (
 _PICTURE_BYTES = 3_300_000
 _FRAME_AT = 0.4  # within its second, as segmentation takes it for the proxy
 _CAPTIONS_EACH = 4
-_CAPTION_FIELDS = ("temporality", "spatiality", "object", "action", "scene", "summary")
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def _card(shown: Shown, task: Task | None, pictures: Iterable[Picture], cited: S
         Caption(
             start=caption.start,
             end=caption.end,
-            fields=tuple((name, getattr(caption, name)) for name in _CAPTION_FIELDS if name in reads),
+            fields=tuple((name, getattr(caption, name)) for name in CAPTION_FIELDS if name in reads),
         )
         for caption in cited[:_CAPTIONS_EACH]
     )

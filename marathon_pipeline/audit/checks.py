@@ -73,6 +73,19 @@ MEASURES: dict[DatasetMeasure, Measure] = {
     "across_videos": Measure(
         "QA pairs that stand in another video too, word for word.", percent, *_share("across", "distinct")
     ),
+    "caption_gaps": Measure(
+        "Videos of which the captions of clips, or the events, leave out more than a tenth.",
+        percent,
+        *_share("gappy", "videos"),
+    ),
+    "commonest_caption": Measure(
+        "Clips that bear the most frequent caption of all: a captioner that is stuck says one thing of everything.",
+        percent,
+        *_share("commonest", "captions"),
+    ),
+    "benchmark_videos": Measure(
+        "Sources that a list of a benchmark names too.", plain, lambda c: c["benchmark"], lambda c: c["sources"]
+    ),
 }
 
 

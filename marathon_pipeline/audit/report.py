@@ -8,10 +8,8 @@ from marathon_pipeline.audit.cards import cards
 from marathon_pipeline.audit.page import render
 from marathon_pipeline.audit.sample import Sampler
 from marathon_pipeline.audit.statistics import Statistics
-from marathon_pipeline.audit.survey import Progress, survey
+from marathon_pipeline.audit.survey import Progress, Standards, survey
 from marathon_pipeline.dataset.dataset import Dataset
-from marathon_pipeline.gates import Gates
-from marathon_pipeline.taxonomy import Taxonomy
 
 JSON_KEY = "audit/report.json"
 HTML_KEY = "audit/report.html"
@@ -26,47 +24,46 @@ class AuditInfo:
 
 
 def write_audit(
-    dataset: Dataset, taxonomy: Taxonomy, gates: Gates, sample_per_task: int = 2, progress: Progress | None = None
+    dataset: Dataset, standards: Standards, sample_per_task: int = 2, progress: Progress | None = None
 ) -> AuditInfo:
     """Survey a dataset and write both files, the JSON last: where it stands, the page beside it is of the same data.
 
     sample_per_task: QA pairs shown with pictures, of each task and of each reason to reject.
     Raises Failed where storage does.
     """
-    fingerprint = _fingerprint(dataset, taxonomy, gates)
+    fingerprint = _fingerprint(dataset, standards)
     sampler = Sampler(sample_per_task)
-    statistics = survey(dataset, taxonomy, gates, sampler, progress)
-    page = render(statistics, cards(dataset, taxonomy, sampler))
+    statistics = survey(dataset, standards, sampler, progress)
+    page = render(statistics, cards(dataset, standards.taxonomy, sampler))
     head = {"version": _VERSION, "fingerprint": fingerprint, "sample_per_task": sample_per_task}
-    head["gates"] = gates.model_dump(mode="json", exclude_none=True)
+    head["gates"] = standards.gates.model_dump(mode="json", exclude_none=True)
     report = json.dumps(head | {"statistics": statistics.model_dump(mode="json")}, indent=1, ensure_ascii=False)
     dataset.storage.write(HTML_KEY, page.encode())
     dataset.storage.write(JSON_KEY, report.encode())
     return AuditInfo(statistics, JSON_KEY, HTML_KEY)
 
 
-def current_audit(
-    dataset: Dataset, taxonomy: Taxonomy, gates: Gates, sample_per_task: int | None = None
-) -> Statistics | None:
+def current_audit(dataset: Dataset, standards: Standards, sample_per_task: int | None = None) -> Statistics | None:
     """What the report that stands there found, where it is of this content (and of a sample of this size, if given)."""
     try:
         report = json.loads(dataset.storage.read(JSON_KEY))
         version, fingerprint, sample = (report[key] for key in ("version", "fingerprint", "sample_per_task"))
         wanted = (_VERSION, sample if sample_per_task is None else sample_per_task)
-        if (version, sample) == wanted and fingerprint == _fingerprint(dataset, taxonomy, gates):
+        if (version, sample) == wanted and fingerprint == _fingerprint(dataset, standards):
             return Statistics.model_validate(report["statistics"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass
     return None
 
 
-def _fingerprint(dataset: Dataset, taxonomy: Taxonomy, gates: Gates) -> str:
-    """A hash of what a report is made from: what the ledger says was written, the collections, the tasks, the gates."""
-    hasher = hashlib.sha256(gates.model_dump_json().encode() + b"\n")
+def _fingerprint(dataset: Dataset, standards: Standards) -> str:
+    """A hash of what a report is made from: what the ledger says was written, the collections, the standards."""
+    hasher = hashlib.sha256(standards.gates.model_dump_json().encode() + b"\n")
+    hasher.update(json.dumps(sorted(standards.benchmarks.items())).encode() + b"\n")
     for o in sorted(dataset.ledger, key=lambda o: (o.stage, o.video_id, o.part)):
         hasher.update(json.dumps([o.stage, o.video_id, o.part, o.status, o.reason, o.content]).encode() + b"\n")
     for source in dataset.sources().values():
         hasher.update(json.dumps([source.source_id, source.data_source]).encode() + b"\n")
-    for task in taxonomy.tasks.values():
+    for task in standards.taxonomy.tasks.values():
         hasher.update(task.model_dump_json(include={"task", "reads", "per_video"}).encode() + b"\n")
     return hasher.hexdigest()

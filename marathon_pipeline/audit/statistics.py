@@ -133,6 +133,7 @@ class Statistics(_Counted):
     accepted: int
     unverified: int  # QA pairs without a verdict
     annotators: dict[str, int]  # QA pairs by who wrote them
+    benchmarks: dict[str, int]  # sources that a list of a benchmark names too, by benchmark
     data_sources: dict[str, SourceCount]
     topics: tuple[TopicCount, ...]
     tasks: tuple[TaskCount, ...]

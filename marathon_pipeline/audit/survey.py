@@ -4,7 +4,8 @@ import hashlib
 from array import array
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from marathon_pipeline.audit.checks import Cell, grouped, judged, letters_of, summed
 from marathon_pipeline.audit.measures import covered_seconds
@@ -25,7 +26,7 @@ from marathon_pipeline.audit.statistics import (
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.ledger import Ledger
 from marathon_pipeline.gates import Gates
-from marathon_pipeline.records import Outcome, QAPair, Span, Verdict, merged
+from marathon_pipeline.records import CAPTION_FIELDS, ClipCaption, Event, Outcome, QAPair, Span, Verdict, merged
 from marathon_pipeline.taxonomy import TOPICS, Taxonomy
 from marathon_pipeline.wording import words
 
@@ -34,20 +35,33 @@ Progress = Callable[[int, int], None]  # videos done, of how many
 _BY_VIDEO = ("segment", "caption_clips", "caption_events", "summarize")  # in order, after `download`
 _SPAN_EDGES = (0, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800)
 _TENTHS = 10
+_GAP = 0.1  # of a video
 _WHOLE = 0.9  # of a video: a pair whose evidence is more is about all of it
 
 
+@dataclass(frozen=True)
+class Standards:
+    """What a dataset is held against. `benchmarks`: the one that names a source, by the source's id and by its URL."""
+
+    taxonomy: Taxonomy
+    gates: Gates
+    benchmarks: Mapping[str, str] = field(default_factory=dict)
+
+
 def survey(
-    dataset: Dataset, taxonomy: Taxonomy, gates: Gates, sampler: Sampler | None = None, progress: Progress | None = None
+    dataset: Dataset,
+    standards: Standards,
+    sampler: Sampler | None = None,
+    progress: Progress | None = None,
 ) -> Statistics:
-    """Count a dataset as its ledger and its `qa` and `verdicts` tables tell it, and hold it against the gates."""
-    count = _Count(dataset, gates, sampler)
+    """Count a dataset as its ledger and its tables tell it, and hold it against the gates."""
+    count = _Count(dataset, standards, sampler)
     finished = list(dataset.finished())
     for done, video in enumerate(finished, start=1):
         count.video(video.video_id, video.source_id, frozenset(video.tasks))
         if progress is not None:
             progress(done, len(finished))
-    return count.statistics(taxonomy)
+    return count.statistics()
 
 
 class _Bins:
@@ -63,9 +77,10 @@ class _Bins:
 
 
 class _Count:
-    def __init__(self, dataset: Dataset, gates: Gates, sampler: Sampler | None) -> None:
-        self._dataset, self._gates, self._sampler = dataset, gates, sampler
-        self._data_source = {source_id: source.data_source for source_id, source in dataset.sources().items()}
+    def __init__(self, dataset: Dataset, standards: Standards, sampler: Sampler | None) -> None:
+        self._dataset, self._sampler = dataset, sampler
+        self._taxonomy, self._gates, self._benchmarks = standards.taxonomy, standards.gates, standards.benchmarks
+        self._known = dataset.sources()
         self.sources: set[str] = set()
         self.videos: Counter[str] = Counter()  # these two by data source
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -82,6 +97,8 @@ class _Count:
         self.numbers: dict[Cell, int] = {}
         self.hashes, self.questions = array("Q"), array("Q")
         self.places = array("I")  # of each hash: which cell, in the order of their coming
+        self.captions = array("Q")  # hashes of those of clips
+        self.gappy = 0  # videos
 
     def video(self, video_id: str, source_id: str, tasks: frozenset[str]) -> None:
         tables, ledger = self._dataset.tables, self._dataset.ledger
@@ -91,12 +108,13 @@ class _Count:
             verdict.qa_id: verdict for verdict in tables.read_written(Verdict, video_id) if verdict.task in tasks
         }
         pairs = [pair for pair in tables.read_written(QAPair, video_id) if pair.task in tasks]
-        name = self._data_source.get(source_id, "")
+        name = self._known[source_id].data_source if source_id in self._known else ""
         self.sources.add(source_id)
         self.videos[name] += 1
         self.seconds[name] += seconds
         self.minutes.add(seconds / 60)
         self.events.add(events.items if events else 0)
+        self._hierarchy(video_id, seconds)
         accepted = []
         for pair in pairs:
             cell = Cell(pair.task, pair.format, name, pair.binding.template_version)
@@ -115,6 +133,14 @@ class _Count:
             if self._sampler is not None:
                 self._sampler.add(Shown(pair, verdict, reasons, seconds))
         self._together(accepted, seconds)
+
+    def _hierarchy(self, video_id: str, seconds: float) -> None:
+        """Whether the captions of a video tell all of it, and what they say."""
+        captions = list(self._dataset.tables.read_written(ClipCaption, video_id))
+        events = self._dataset.tables.read_written(Event, video_id)
+        self.captions.extend(_hash(*(str(getattr(caption, name)) for name in CAPTION_FIELDS)) for caption in captions)
+        levels = ([Span(start=row.start, end=row.end) for row in rows] for rows in (captions, events))
+        self.gappy += any(covered_seconds(spans) < (1 - _GAP) * seconds for spans in levels)
 
     def _accepted(self, pair: QAPair, counts: Counter[str], seconds: float) -> None:
         counts["accepted"] += 1
@@ -151,14 +177,21 @@ class _Count:
             spans = merged(span for evidence in parts for span in evidence)
             self.covered.append(min(1.0, covered_seconds(spans) / seconds))
 
-    def statistics(self, taxonomy: Taxonomy) -> Statistics:
+    def statistics(self) -> Statistics:
         ends, groups = _StageEnds(self._dataset.ledger), self._across()
-        tasks, stages = tuple(self._tasks(taxonomy, ends)), tuple(ends.all())
+        tasks, stages = tuple(self._tasks(ends)), tuple(ends.all())
         total = summed(self.cells.values())
-        by_source = grouped(self.cells, "source", taxonomy)
+        by_source = grouped(self.cells, "source", self._taxonomy)
+        named = self._named_by_benchmarks()
         whole = Counter(
             waiting=sum(stage.waiting for stage in stages),
             empty_tasks=sum(1 for task in tasks if task.wanted_open + task.wanted_choice and not task.accepted),
+            videos=self.videos.total(),
+            gappy=self.gappy,
+            captions=len(self.captions),
+            commonest=self._commonest_caption(),
+            sources=len(self.sources),
+            benchmark=named.total(),
         )
         return Statistics(
             videos=self.videos.total(),
@@ -168,6 +201,7 @@ class _Count:
             accepted=total["accepted"],
             unverified=total["unverified"],
             annotators=dict(sorted(self.annotators.items())),
+            benchmarks=dict(sorted(named.items())),
             data_sources={
                 name: SourceCount(
                     videos=videos, seconds=round(self.seconds[name], 3), qa=by_source.get(name, Counter())["qa"]
@@ -199,7 +233,7 @@ class _Count:
             video_minutes=self.minutes.histogram(),
             events=self.events.histogram(),
             stages=stages,
-            checks=judged(self._gates, self.cells, whole, taxonomy),
+            checks=judged(self._gates, self.cells, whole, self._taxonomy),
         )
 
     def _across(self) -> int:
@@ -212,14 +246,25 @@ class _Count:
             self.cells[cell]["across"] = int(repeated[number])
         return int((counts > 1).sum())
 
+    def _named_by_benchmarks(self) -> Counter[str]:
+        """Sources that a benchmark names by their id or address, by benchmark."""
+        known = (self._known[source_id] for source_id in self.sources if source_id in self._known)
+        names = (self._benchmarks.get(each.source_id) or self._benchmarks.get(each.url) for each in known)
+        return Counter(name for name in names if name)
+
+    def _commonest_caption(self) -> int:
+        import numpy as np
+
+        return int(np.unique(np.array(self.captions, np.uint64), return_counts=True)[1].max(initial=0))
+
     def _distinct_questions(self) -> int:
         import numpy as np
 
         return len(np.unique(np.array(self.questions, np.uint64)))
 
-    def _tasks(self, taxonomy: Taxonomy, ends: "_StageEnds") -> Iterator[TaskCount]:
-        found = grouped(self.cells, "task", taxonomy)
-        for task in taxonomy.tasks.values():
+    def _tasks(self, ends: "_StageEnds") -> Iterator[TaskCount]:
+        found = grouped(self.cells, "task", self._taxonomy)
+        for task in self._taxonomy.tasks.values():
             asked, of_format = ends.of_task[task.task], self._formats(task.task)
             yield TaskCount(
                 task=task.task,
