@@ -20,6 +20,8 @@ DatasetMeasure = Literal[
     "accepted",
     "letters",
     "longest_option",
+    "central_option",
+    "usual_answer",
     "repeated_questions",
     "across_videos",
     "caption_gaps",

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from marathon_pipeline.audit.statistics import Check, Letters, percent, plain, share
+from marathon_pipeline.audit.statistics import Check, Letters, percent, plain, share, wilson
 from marathon_pipeline.gates import DatasetGate, DatasetMeasure, Gates, Grouping
 from marathon_pipeline.records import LETTERS
 from marathon_pipeline.taxonomy import Taxonomy
@@ -29,6 +29,7 @@ class Measure(NamedTuple):
     show: Callable[[float], str]
     value: Callable[[Counter[str]], float]
     counted: Callable[[Counter[str]], int]
+    interval: bool = False  # whether chance moves it, so that it is told with the interval of a share
 
 
 def _share(part: str, whole: str) -> tuple[Callable[[Counter[str]], float], Callable[[Counter[str]], int]]:
@@ -64,6 +65,19 @@ MEASURES: dict[DatasetMeasure, Measure] = {
         "How often the longest option is the right one; 25 % where length says nothing.",
         percent,
         *_share("longest_right", "longest"),
+        interval=True,
+    ),
+    "central_option": Measure(
+        "How often the option that shares most words with the others is the right one; 25 % where that says nothing.",
+        percent,
+        *_share("central_right", "central"),
+        interval=True,
+    ),
+    "usual_answer": Measure(
+        "How often the option that is right most often elsewhere in the task is right here too; 25 % is chance.",
+        percent,
+        *_share("usual_right", "usual"),
+        interval=True,
     ),
     "repeated_questions": Measure(
         "QA pairs whose question and options another pair of the same video has too.",
@@ -111,10 +125,15 @@ def _of_gate(gate: DatasetGate, cells: Cells, whole: Counter[str], taxonomy: Tax
             says=measure.says,
             value=value,
             counted=counted,
-            found=measure.show(value),
+            found=_with_interval(value, counted) if measure.interval else measure.show(value),
             bound=", ".join(bounds),
             ok=counted < gate.fewest or gate.holds(value),
         )
+
+
+def _with_interval(value: float, counted: int) -> str:
+    low, high = wilson(round(value * counted), counted)
+    return f"{percent(value)} ({percent(low)} to {percent(high)})" if counted else percent(value)
 
 
 def grouped(cells: Cells, by: Grouping, taxonomy: Taxonomy) -> dict[str, Counter[str]]:

@@ -154,6 +154,15 @@ def share(part: float, whole: float) -> float:
     return round(part / whole, 6) if whole else 0.0
 
 
+def wilson(part: int, whole: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927)."""
+    if not whole:
+        return 0.0, 1.0
+    z, p = 1.959964, part / whole
+    middle, spread = p + z * z / (2 * whole), z * math.sqrt(p * (1 - p) / whole + z * z / (4 * whole * whole))
+    return (middle - spread) / (1 + z * z / whole), (middle + spread) / (1 + z * z / whole)
+
+
 def plain(value: float) -> str:
     """`12,345`, `0.031`."""
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3g}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from marathon_pipeline.audit.checks import Cell, grouped, judged, letters_of, summed
+from marathon_pipeline.audit.guessers import Usual, longest, most_central
 from marathon_pipeline.audit.measures import covered_seconds
 from marathon_pipeline.audit.sample import Sampler, Shown
 from marathon_pipeline.audit.statistics import (
@@ -26,7 +27,17 @@ from marathon_pipeline.audit.statistics import (
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.ledger import Ledger
 from marathon_pipeline.gates import Gates
-from marathon_pipeline.records import CAPTION_FIELDS, ClipCaption, Event, Outcome, QAPair, Span, Verdict, merged
+from marathon_pipeline.records import (
+    CAPTION_FIELDS,
+    LETTERS,
+    ClipCaption,
+    Event,
+    Outcome,
+    QAPair,
+    Span,
+    Verdict,
+    merged,
+)
 from marathon_pipeline.taxonomy import TOPICS, Taxonomy
 from marathon_pipeline.wording import words
 
@@ -97,6 +108,7 @@ class _Count:
         self.numbers: dict[Cell, int] = {}
         self.hashes, self.questions = array("Q"), array("Q")
         self.places = array("I")  # of each hash: which cell, in the order of their coming
+        self.usual = Usual()
         self.captions = array("Q")  # hashes of those of clips
         self.gappy = 0  # videos
 
@@ -129,10 +141,13 @@ class _Count:
             self.problems.update((pair.task, reason) for reason in reasons)
             if not reasons:
                 accepted.append((pair, cell))
-                self._accepted(pair, counts, seconds)
+                self._accepted(pair, cell, seconds)
             if self._sampler is not None:
                 self._sampler.add(Shown(pair, verdict, reasons, seconds))
         self._together(accepted, seconds)
+
+    def _number(self, cell: Cell) -> int:
+        return self.numbers.setdefault(cell, len(self.numbers))
 
     def _hierarchy(self, video_id: str, seconds: float) -> None:
         """Whether the captions of a video tell all of it, and what they say."""
@@ -142,16 +157,19 @@ class _Count:
         levels = ([Span(start=row.start, end=row.end) for row in rows] for rows in (captions, events))
         self.gappy += any(covered_seconds(spans) < (1 - _GAP) * seconds for spans in levels)
 
-    def _accepted(self, pair: QAPair, counts: Counter[str], seconds: float) -> None:
+    def _accepted(self, pair: QAPair, cell: Cell, seconds: float) -> None:
+        counts = self.cells[cell]
         counts["accepted"] += 1
         self.question_words.add(len(words(pair.question)))
         self.answer_words.add(len(words(pair.answer)))
-        if pair.format == "choice":
+        if len(pair.options) == len(LETTERS) and pair.letter in LETTERS:
             counts[pair.letter] += 1
-            *_, second, longest = sorted(len(option.strip()) for option in pair.options)
-            if longest > second:
-                counts["longest"] += 1
-                counts["longest_right"] += len(pair.answer.strip()) == longest
+            right = LETTERS.index(pair.letter)
+            for name, guess in (("longest", longest(pair.options)), ("central", most_central(pair.options))):
+                if guess is not None:
+                    counts[name] += 1
+                    counts[f"{name}_right"] += guess == right
+            self.usual.add(self._number(cell), [_hash(pair.task, option) for option in pair.options], right)
         for span in pair.evidence:
             self.span_seconds.add(span.end - span.start)
         for tenth in _touched(pair.evidence, seconds):
@@ -171,7 +189,7 @@ class _Count:
                 seen.add(whole)
                 counts["distinct"] += 1
                 self.hashes.append(whole)
-                self.places.append(self.numbers.setdefault(cell, len(self.numbers)))
+                self.places.append(self._number(cell))
         if seconds:
             parts = (pair.evidence for pair, _ in accepted if covered_seconds(pair.evidence) < _WHOLE * seconds)
             spans = merged(span for evidence in parts for span in evidence)
@@ -237,13 +255,14 @@ class _Count:
         )
 
     def _across(self) -> int:
-        """Count the pairs of each cell that stand in other videos too; returns how many groups they make."""
+        """Count what can be told of a cell's pairs once all are known; returns how many groups stand in several."""
         import numpy as np
 
         _, group, counts = np.unique(np.array(self.hashes, np.uint64), return_inverse=True, return_counts=True)
         repeated = np.bincount(np.array(self.places, np.uint32)[counts[group] > 1], minlength=len(self.numbers))
+        guessed, hit = self.usual.counts()
         for cell, number in self.numbers.items():
-            self.cells[cell]["across"] = int(repeated[number])
+            self.cells[cell].update(across=int(repeated[number]), usual=guessed[number], usual_right=hit[number])
         return int((counts > 1).sum())
 
     def _named_by_benchmarks(self) -> Counter[str]:
