@@ -341,7 +341,7 @@ def audit(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a dataset's QA and write the report; exit 1 where a gate is broken."""
-    from marathon_pipeline.job import audit_dataset
+    from marathon_pipeline.publish import audit_dataset
 
     statistics, page = audit_dataset(dataset, sample, gates, err)
     if as_json:
@@ -363,7 +363,7 @@ def release(
     despite: Annotated[str, typer.Option(help="Why it is made although a gate is broken; stands in it.")] = "",
 ) -> None:
     """Write an immutable release of a dataset, unless a gate is broken."""
-    from marathon_pipeline.job import release_dataset
+    from marathon_pipeline.publish import release_dataset
 
     out.print(release_dataset(dataset, name, despite, err), markup=False)
 

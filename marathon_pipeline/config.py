@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from marathon_pipeline.annotators.served.settings import ModelSettings, Price
+from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.pipeline.settings import RunSettings
 from marathon_pipeline.pipeline.spending import Budget
@@ -130,6 +131,14 @@ def load_job(job: str, settings: list[str]) -> JobConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{job}: cannot be read ({type(error).__name__}); give a YAML file in UTF-8") from None
     return parse_job(text, job, settings)
+
+
+def job_of(dataset: Dataset) -> JobConfig:
+    """The job that a dataset was last run with."""
+    try:
+        return parse_job(dataset.storage.read("job.yaml").decode(), f"{dataset.url}/job.yaml", [])
+    except FileNotFoundError:
+        raise UserError(f"{dataset.url}: holds no job.yaml; run its job first") from None
 
 
 def parse_job(text: str, job: str, settings: list[str]) -> JobConfig:

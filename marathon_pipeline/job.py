@@ -1,70 +1,42 @@
 """A job from its file to its report: what `marathon run` and `marathon plan` do."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from pydantic import BaseModel
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from marathon_pipeline.annotators.measured.annotator import Measured
 from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.annotators.served.annotator import Served
 from marathon_pipeline.annotators.served.batch import clear_folder, open_folder
 from marathon_pipeline.annotators.served.batch_results import BatchResults
-from marathon_pipeline.audit.measures import PROBLEMS
-from marathon_pipeline.audit.report import HTML_KEY, current_audit, write_audit
-from marathon_pipeline.audit.statistics import Check, Statistics
-from marathon_pipeline.audit.survey import Standards, survey
-from marathon_pipeline.config import MEASURED, JobConfig, parse_job
+from marathon_pipeline.config import MEASURED, JobConfig, job_of
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import UserError
-from marathon_pipeline.gates import Gates, load_gates
 from marathon_pipeline.pipeline.estimate import Estimate, Estimator
 from marathon_pipeline.pipeline.ingest import gather, sample
 from marathon_pipeline.pipeline.plan import Planner, Selection, whole_plan
-from marathon_pipeline.pipeline.progress import RunProgress
+from marathon_pipeline.pipeline.progress import RunProgress, bar
 from marathon_pipeline.pipeline.purge import settle
 from marathon_pipeline.pipeline.run import rebuild_ledger, run
 from marathon_pipeline.pipeline.show import tree
 from marathon_pipeline.pipeline.spending import Budget
 from marathon_pipeline.pipeline.stage_list import build_stages
 from marathon_pipeline.pipeline.status import DatasetStatus, dataset_status, status
+from marathon_pipeline.publish import Ended, as_typed, conclude, gates_of
 from marathon_pipeline.records import Format, Outcome, Source
-from marathon_pipeline.release.plan import next_revision, stale_tasks
-from marathon_pipeline.release.release_file import Approval
-from marathon_pipeline.release.settings import ReleaseSettings
-from marathon_pipeline.release.write import write_release
-from marathon_pipeline.shipped import shipped
-from marathon_pipeline.sources.manifest import read_manifest
+from marathon_pipeline.release.plan import stale_tasks
 from marathon_pipeline.stages.stage import Stage
 from marathon_pipeline.synthetic.videos import write_videos
 from marathon_pipeline.taxonomy import Taxonomy, load_taxonomy
 
 _SHOWN_FAILURES = 20
-
-
-@dataclass
-class Ended:
-    summary: list[str] = field(default_factory=list)
-    stopped: bool = False
-    failures: int = 0
-    advice: str = ""  # how to go on, where running the same command again is not the way
-
-
-class GateBroken(UserError):
-    def __init__(self, release: str, broken: Sequence[Check]) -> None:
-        first, more = broken[0], f" and {len(broken) - 1} more" if len(broken) > 1 else ""
-        super().__init__(
-            f"{release} is not made, for a gate is broken: {first}{more} (`marathon audit` lists them all); mend the "
-            "QA, change the gates, or say why it is released all the same (--despite, in a job release.despite)"
-        )
 
 
 @dataclass(frozen=True)
@@ -140,7 +112,7 @@ def run_job(
         ended = Ended(lines, advice=_batch_advice(result.written, batch))
         ended.stopped, ended.failures = result.stopped, len(result.failed) + len(gathered.problems)
         if not result.stopped and not selection.until:
-            concluded = _conclude(config, dataset, taxonomy, console)
+            concluded = conclude(config, dataset, taxonomy, console)
             ended.summary += concluded.summary
             ended.failures += concluded.failures
     return ended
@@ -182,7 +154,7 @@ def plan_job(
                 row.estimate = estimate if row.estimate is None else row.estimate.plus(estimate)
         if config.release is not None and not selection.until:
             changing = sorted({part for stage, part in rows if stage in ("qa", "verify")})
-            gates = _gates(config.gates)
+            gates = gates_of(config.gates)
             settled = stale_tasks(dataset, config.release.name, config.release.settings(), taxonomy, gates)
             for task in changing:
                 row_of("release", task).waiting = 1
@@ -202,7 +174,7 @@ def status_of(url: str) -> DatasetStatus:
     """Where a dataset stands; prices and budget are those of the job that it was last run with."""
     dataset = Dataset(url)
     try:
-        config = _own_job(dataset)
+        config = job_of(dataset)
     except UserError:  # it stands where it stands, also without prices
         return dataset_status(dataset, Budget(), {})
     return dataset_status(dataset, config.budget, config.prices)
@@ -211,7 +183,7 @@ def status_of(url: str) -> DatasetStatus:
 def prompts_of(url: str, task_id: str, video_id: str, templates: Path | None) -> Iterator[tuple[str, str]]:
     """The very messages that are sent for a task's questions about a video, each with a title."""
     dataset = Dataset(url)
-    config = _own_job(dataset)
+    config = job_of(dataset)
     taxonomy = load_taxonomy(templates or config.templates)
     task, model = taxonomy.task(task_id), config.models.get(config.annotators.qa)
     if model is None:
@@ -227,74 +199,10 @@ def prompts_of(url: str, task_id: str, video_id: str, templates: Path | None) ->
             yield f"{task_id}, {format}, {role}", text
 
 
-def release_dataset(url: str, name: str, despite: str, console: Console) -> str:
-    """Write a named release, by the settings of the job that the dataset was last run with.
-
-    despite: why it is made although a gate is broken. Raises UserError where one is and no reason is given.
-    """
-    dataset = Dataset(url)
-    config = _own_job(dataset)
-    with dataset.lease():
-        settle(dataset)
-        standards = _standards(config, load_taxonomy(config.templates))
-        return _release_line(config, dataset, name, standards, despite, console)
-
-
-def audit_dataset(url: str, sample_per_task: int, gates: Path | None, console: Console) -> tuple[Statistics, str]:
-    """Write a dataset's report; returns what was found, and where the page lies. gates: instead of those of its job."""
-    dataset = Dataset(url)
-    config = _own_job(dataset)
-    standards = _standards(config, load_taxonomy(config.templates), gates)
-    with _bar(console) as show:
-        info = write_audit(dataset, standards, sample_per_task, partial(show, "audit"))
-    return info.statistics, _shown(dataset, info.html_key)
-
-
-def _standards(config: JobConfig, taxonomy: Taxonomy, gates: Path | None = None) -> Standards:
-    """gates: instead of those of the job. Raises UserError where a file of them, or of a benchmark, cannot be read."""
-    benchmarks: dict[str, str] = {}
-    for path in config.audit.benchmarks if config.audit is not None else ():
-        sources, problems = read_manifest(path)
-        if problems:
-            raise UserError(f"audit.benchmarks: {problems[0]}")
-        benchmarks |= {name: path.stem for source in sources for name in (source.source_id, source.url) if name}
-    return Standards(taxonomy, _gates(gates or config.gates), benchmarks)
-
-
-def _gates(path: Path | None) -> Gates:
-    path = path or shipped("jobs/gates.yaml")
-    gates = load_gates(path)
-    if unknown := sorted(set(gates.items.forgive) - PROBLEMS.keys()):
-        raise UserError(f"{path}: items forgive: `{unknown[0]}` is no problem of a QA pair; docs/audit.md lists them")
-    return gates
-
-
-def _own_job(dataset: Dataset) -> JobConfig:
-    try:
-        return parse_job(dataset.storage.read("job.yaml").decode(), f"{dataset.url}/job.yaml", [])
-    except FileNotFoundError:
-        raise UserError(f"{dataset.url}: holds no job.yaml; run its job first") from None
-
-
 def render_videos(folder: Path, videos: int, minutes: float, seed: int, console: Console) -> list[Path]:
     """Render synthetic videos, with a bar."""
-    with _bar(console) as show:
+    with bar(console) as show:
         return write_videos(folder, videos, minutes, seed, progress=lambda done, total: show("render", done, total))
-
-
-@contextmanager
-def _bar(console: Console) -> Iterator[Callable[[str, float, float], None]]:
-    """A bar for a step of a job: called with what is done, how much of it, of how much."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(show_speed=True),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
 
 
 def _rendered(config: JobConfig, console: Console) -> list[str]:
@@ -353,76 +261,10 @@ def _dataset_or_empty(url: str) -> Iterator[Dataset]:
     yield dataset
 
 
-def _conclude(config: JobConfig, dataset: Dataset, taxonomy: Taxonomy, console: Console) -> Ended:
-    """Report and release, where the job wants them and there is something to say."""
-    ended = Ended([])
-    if not any(dataset.finished()):
-        ended.summary.append("nothing to release: no video went through every stage")
-        return ended
-    standards = _standards(config, taxonomy)
-    if config.audit is not None and not current_audit(dataset, standards, config.audit.sample_per_task):
-        with _bar(console) as show:
-            write_audit(dataset, standards, config.audit.sample_per_task, partial(show, "audit"))
-    if config.release is not None:
-        name = next_revision(dataset, config.release.name, config.release.settings(), taxonomy, standards.gates)
-        try:
-            line = _release_line(config, dataset, name, standards, config.release.despite, console)
-        except GateBroken as error:
-            line = f"release  {error}"
-            ended.failures = 1
-        ended.summary.append(line)
-    if config.audit is not None:
-        ended.summary.append(f"report   {_shown(dataset, HTML_KEY)}")
-    return ended
-
-
-def _release_line(
-    config: JobConfig, dataset: Dataset, name: str, standards: Standards, despite: str, console: Console
-) -> str:
-    settings = config.release.settings() if config.release is not None else ReleaseSettings()
-    content = config.stage_settings().model_dump(mode="json")
-
-    with _bar(console) as show:
-
-        def approve() -> Approval:
-            statistics = current_audit(dataset, standards)
-            if statistics is None:
-                statistics = survey(dataset, standards, progress=partial(show, "audit"))
-            broken = [check for check in statistics.checks if not check.ok]
-            if broken and not despite:
-                raise GateBroken(name, broken)
-            return Approval(broken=tuple(map(str, broken)), despite=despite if broken else "")
-
-        info = write_release(
-            dataset,
-            name,
-            settings,
-            standards.taxonomy,
-            standards.gates,
-            approve=approve,
-            content=content,
-            progress=lambda part, done, total: show(f"release {part}", done, total),
-        )
-    size = f"{info.bytes / 1e6:.1f} MB"
-    unchanged = ", unchanged" if info.unchanged else ""
-    return f"release  {_shown(dataset, f'releases/{name}')}  {info.qa:,} QA, {info.tasks} tasks, {size}{unchanged}"
-
-
-def _shown(dataset: Dataset, key: str) -> str:
-    """Where something lies, as a person would type it here."""
-    if dataset.storage.root is None:
-        return f"{dataset.url}/{key}"
-    return _as_typed(dataset.storage.root / key)
-
-
-def _as_typed(path: Path) -> str:
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
 def _batch_lines(written: Sequence[Written]) -> Iterator[str]:
     for model, requests, files in written:
         last = f" to {files[-1].rpartition('/')[2]}" if len(files) > 1 else ""
-        yield f"batch    {model}: {requests:,} requests in {_as_typed(Path(files[0]))}{last}"
+        yield f"batch    {model}: {requests:,} requests in {as_typed(Path(files[0]))}{last}"
 
 
 def _batch_advice(written: Sequence[Written], batch: Batch) -> str:

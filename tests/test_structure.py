@@ -15,6 +15,7 @@ ROWS = (
     ("__main__",),
     ("cli",),
     ("job",),
+    ("publish",),
     ("config",),
     ("pipeline",),
     ("stages",),
