@@ -30,7 +30,8 @@ run: {{workers: {workers}}}
 """
 KINDS = ("driver", "worker", "ffmpeg")
 KILLED = ("worker_died", "decoder_killed")
-_WORKERS = ("ray::IDLE", "ray::carry_out")  # Ray's own agents are `ray::` too: with one of them Ray itself dies
+# Ray's own agents are `ray::` too: with one of them Ray itself dies.
+_WORKERS = ("ray::IDLE", "ray::_carry_out", "ray::Caller")
 
 
 def main() -> int:

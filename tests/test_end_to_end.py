@@ -1,5 +1,6 @@
 """From videos to a released, audited dataset by the command, and what becomes of it when things change or die."""
 
+import asyncio
 import hashlib
 import itertools
 import json
@@ -13,8 +14,12 @@ import pytest
 import yaml
 from conftest import JOB, Command
 
+from marathon_pipeline.annotators.measured.annotator import Measured
+from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.pipeline.stage_list import ANNOTATED, StageSettings, build_stages
+from marathon_pipeline.pipeline.work import Order, carry_out
 from marathon_pipeline.shipped import shipped
-from marathon_pipeline.taxonomy import TASK_IDS
+from marathon_pipeline.taxonomy import TASK_IDS, load_taxonomy
 
 STAGES = ("download", "segment", "caption_clips", "caption_events", "summarize", "qa", "verify")
 
@@ -103,6 +108,23 @@ def test_editing_one_template_reruns_only_that_task(built: Path, tmp_path: Path)
         name: sha for name, sha in second.items() if "temporal_order" not in name
     }
     assert plan(marathon) == {}
+
+
+def test_each_task_is_told_its_own_time(built: Path, tmp_path: Path) -> None:
+    copy_of(built, tmp_path)
+    dataset = Dataset(str(tmp_path / "out"))
+    annotators = dict.fromkeys(ANNOTATED, Measured())
+    (qa,) = (
+        stage
+        for stage in build_stages(StageSettings(), annotators, load_taxonomy(), TASK_IDS, dataset.storage)
+        if stage.name == "qa"
+    )
+    video = next(dataset.finished())
+    order = Order(video.video_id, video.source_id, dict.fromkeys(qa.parts, "f"), {}, True, True, None)
+    began = time.monotonic()
+    outcomes = asyncio.run(carry_out(qa, dataset, order))
+    assert len(outcomes) == len(TASK_IDS)
+    assert 0 < sum(outcome.seconds for outcome in outcomes) <= time.monotonic() - began
 
 
 def test_a_comment_in_a_template_changes_nothing(built: Path, tmp_path: Path) -> None:

@@ -344,7 +344,11 @@ events: {{min_events: 0}}
 release: {{name: test}}
 """)
     submit = ["bash", str(JOBS / "ray/submit.sh"), str(job), "--set", "run.workers=2"]
-    submitted = subprocess.run(submit, env=ray_cluster, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    for _ in range(20):
+        submitted = subprocess.run(submit, env=ray_cluster, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+        if "No available agent" not in submitted.stderr:  # the dashboard answers before there is one
+            break
+        time.sleep(1)
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     assert list((tmp_path / "out/releases").iterdir())
 

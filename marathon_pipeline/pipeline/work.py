@@ -11,7 +11,7 @@ from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.journal import Answers, Journal
 from marathon_pipeline.errors import Failed, Filtered, Unfinished, UserError, defect
 from marathon_pipeline.records import Clip, ClipCaption, Event, Outcome, Record, Source, Status, Video, content_hash
-from marathon_pipeline.stages.stage import Given, Stage, of_part
+from marathon_pipeline.stages.stage import Given, Stage, is_served, of_part
 
 R = TypeVar("R", bound=Record)
 
@@ -65,7 +65,10 @@ async def carry_out(stage: Stage, dataset: Dataset, order: Order) -> list[Outcom
     journal = Journal(dataset.storage, stage.name, order.owner)
     try:
         rows = await asyncio.to_thread(_read, stage, dataset, order)
-        results = await asyncio.gather(*(_run_part(stage, rows, order, part, journal) for part in todo))
+        if is_served(stage):
+            results = await asyncio.gather(*(_run_part(stage, rows, order, part, journal) for part in todo))
+        else:  # nothing is waited for: one by one, each is told its own time
+            results = [await _run_part(stage, rows, order, part, journal) for part in todo]
         ended = [result for result in results if result is not None]
         await asyncio.to_thread(_write, stage, dataset, order, stamp, ended)
         if len(ended) == len(todo):
