@@ -249,6 +249,52 @@ def test_a_run_that_is_killed_again_and_again_asks_only_what_was_in_flight_twice
         assert rows(tmp_path, table) == rows(undisturbed[0], table)
 
 
+def test_a_budget_that_is_reached_drains_the_run_and_a_raised_one_lets_it_go_on(
+    undisturbed: tuple[Path, int], marathon_on: Callable[..., Command], tmp_path: Path
+) -> None:
+    with serving(latency=0.3) as server:
+        marathon = marathon_on(server)
+        said = marathon("run", "job.yaml", "--set", "budget.requests=12", code=3)
+        assert "budget.requests is reached: " in said and "raise it to go on" in said
+        spent = json.loads(marathon("status", "out", "--json"))
+        assert sum(row["usage"]["requests"] for row in spent["spent"]) == len(journal(tmp_path)) == len(asked(server))
+        assert spent["left"]["requests"] == 12 - len(asked(server)) <= 0
+        assert len(asked(server)) <= 12 + 2 * 8  # what is in flight for two videos
+        marathon("run", "job.yaml", "--set", "budget.requests=100000")
+        assert len(asked(server)) == undisturbed[1]
+    for table in TABLES:
+        assert rows(tmp_path, table) == rows(undisturbed[0], table)
+
+
+def test_what_was_spent_is_told_and_what_it_will_be_is_reckoned_from_it(
+    undisturbed: tuple[Path, int], segmented: Path
+) -> None:
+    def estimates(folder: Path, *more: object) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        for row in json.loads(Command(folder)("plan", "job.yaml", "--json", *more)):
+            if row["estimate"]:
+                cost = found.setdefault(row["stage"], {"requests": 0.0, "tokens": 0.0, "measured": True})
+                cost["requests"] += row["estimate"]["requests"]
+                cost["tokens"] += row["estimate"]["tokens"]
+                cost["measured"] &= row["estimate"]["measured"]
+        return found
+
+    folder, requests = undisturbed
+    priced = ("--set", "models.one.price={prompt: 1, completion: 10}")
+    status = json.loads(Command(folder)("status", "out", "--json"))
+    assert sum(row["usage"]["requests"] for row in status["spent"]) == requests
+    accepted = sum(stage["items"] for stage in status["stages"] if stage["stage"] == "verify")
+    assert status["per_thousand_qa"]["requests"] == pytest.approx(1000 * requests / accepted, rel=0.2)
+    assert status["per_video_hour"]["requests"] == pytest.approx(requests * 3600 / 120, rel=0.01)
+
+    blind = estimates(segmented, "--set", "models.one.endpoints=[http://127.0.0.1:9/v1]")
+    assert set(blind) >= set(STAGES) and not any(blind[stage]["measured"] for stage in STAGES)
+    assert estimates(folder) == {}
+    more = estimates(folder, *priced, "--force")
+    assert set(more) >= set(STAGES) and all(cost["measured"] for cost in more.values())
+    assert sum(cost["requests"] for cost in more.values()) == pytest.approx(requests)
+
+
 def test_a_server_that_cannot_serve_the_job_is_said_before_anything_is_begun(
     marathon_on: Callable[..., Command], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -305,6 +305,7 @@ class _Loop:
             for outcome in outcomes:
                 before = self.dataset.ledger.get(outcome.stage, outcome.video_id, outcome.part)
                 self.spending.replace(before, outcome)
+            self.check_budget()
         self.dataset.ledger.append(outcomes)
         for outcome in outcomes:
             self.planner.attempted(outcome)
