@@ -109,6 +109,14 @@ def test_each_group_is_judged_for_itself_where_it_counts_enough(tmp_path: Path) 
     assert checks("{measure: accepted, least: 0.9, fewest: 1000}") == {"accepted": (0.69378, 209, True)}
 
 
+@pytest.mark.parametrize(("asked", "ok"), [(20, True), (2000, False)])
+def test_a_guesser_breaks_a_gate_only_where_chance_does_not_explain_it(asked: int, ok: bool, tmp_path: Path) -> None:
+    cells = {Cell("temporal_order", "choice", "", 1): Counter(longest=asked, longest_right=asked // 2)}
+    bound = gates("dataset: [{measure: longest_option, most: 0.4}]", tmp_path)
+    (check,) = judged(bound, cells, Counter(), TAXONOMY)
+    assert (check.value, check.ok) == (0.5, ok) and check.found.startswith("50 % (")
+
+
 def test_a_release_below_its_gates_is_not_made_unless_a_reason_is_given(built: Path, tmp_path: Path) -> None:
     marathon = copy_of(built, tmp_path)
     before = ledger_lines(tmp_path)

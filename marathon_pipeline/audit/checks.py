@@ -127,8 +127,14 @@ def _of_gate(gate: DatasetGate, cells: Cells, whole: Counter[str], taxonomy: Tax
             counted=counted,
             found=_with_interval(value, counted) if measure.interval else measure.show(value),
             bound=", ".join(bounds),
-            ok=counted < gate.fewest or gate.holds(value),
+            ok=counted < gate.fewest or gate.holds(value) or (measure.interval and _by_chance(gate, value, counted)),
         )
+
+
+def _by_chance(gate: DatasetGate, value: float, counted: int) -> bool:
+    """Whether the bound lies within the interval of the share."""
+    low, high = wilson(round(value * counted), counted)
+    return any(bound is not None and low <= bound <= high for bound in (gate.least, gate.most))
 
 
 def _with_interval(value: float, counted: int) -> str:
