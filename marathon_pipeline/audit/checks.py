@@ -48,7 +48,7 @@ MEASURES: dict[DatasetMeasure, Measure] = {
         "QA pairs of finished videos without a verdict.", plain, lambda c: c["unverified"], lambda c: c["qa"]
     ),
     "empty_tasks": Measure(
-        "Tasks that were asked and have no accepted QA pair.", plain, lambda c: c["empty_tasks"], lambda c: 1
+        "Tasks of which QA was written, and none of it is accepted.", plain, lambda c: c["empty_tasks"], lambda c: 1
     ),
     "accepted": Measure(
         "QA pairs that may be released: without a problem, and within the bounds of the gates.",

@@ -203,7 +203,7 @@ class _Count:
         named = self._named_by_benchmarks()
         whole = Counter(
             waiting=sum(stage.waiting for stage in stages),
-            empty_tasks=sum(1 for task in tasks if task.wanted_open + task.wanted_choice and not task.accepted),
+            empty_tasks=sum(1 for task in tasks if task.qa and not task.accepted),
             videos=self.videos.total(),
             gappy=self.gappy,
             captions=len(self.captions),
