@@ -13,20 +13,12 @@ from marathon_pipeline.errors import UserError
 from marathon_pipeline.pipeline.settings import RunSettings
 from marathon_pipeline.pipeline.spending import Budget
 from marathon_pipeline.pipeline.stage_list import ANNOTATED, StageSettings
+from marathon_pipeline.plain_yaml import Loader
 from marathon_pipeline.release.settings import ReleaseSettings
 from marathon_pipeline.shipped import shipped
 from marathon_pipeline.taxonomy import TASK_IDS
 
 MEASURED = "measured"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without aliases: nine lines of them make a gigabyte."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read", problem_mark=self.get_mark())
-        return super().compose_node(parent, index)
 
 
 class _Strict(BaseModel):
@@ -144,7 +136,7 @@ def job_of(dataset: Dataset) -> JobConfig:
 def parse_job(text: str, job: str, settings: list[str]) -> JobConfig:
     """`job` names the file in errors."""
     try:
-        fields = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        fields = yaml.load(text, Loader=Loader)  # noqa: S506 - a SafeLoader
     except RecursionError:
         raise UserError(f"{job}: nested too deeply; begin with `dataset: FOLDER`") from None
     except ValueError as error:  # such as a date that no calendar has
@@ -185,7 +177,7 @@ def _set(fields: dict[str, Any], setting: str) -> None:
         if not isinstance(fields, dict):
             raise UserError(f"--set {setting}: `{folder}` holds no settings of its own")
     try:
-        fields[last] = yaml.load(value, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        fields[last] = yaml.load(value, Loader=Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError):
         fields[last] = value
 

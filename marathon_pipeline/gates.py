@@ -5,12 +5,13 @@ They judge what `verify` and the audit have measured, so that another threshold 
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from marathon_pipeline.errors import UserError
+from marathon_pipeline.plain_yaml import Loader
 from marathon_pipeline.records import Verdict
 
 DatasetMeasure = Literal[
@@ -49,7 +50,11 @@ class Bound(_Strict):
         return self
 
     def holds(self, value: float) -> bool:
-        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+        return self.may_hold(value, value)
+
+    def may_hold(self, low: float, high: float) -> bool:
+        """Whether it holds for some value from low to high."""
+        return (self.least is None or high >= self.least) and (self.most is None or low <= self.most)
 
 
 def _known_number(name: str) -> str:
@@ -93,7 +98,8 @@ class Gates(_Strict):
 def load_gates(path: Path) -> Gates:
     """Raises UserError where the file is not there, is no YAML, or says what no gate is."""
     try:
-        return Gates.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        text = path.read_text(encoding="utf-8")
+        return Gates.model_validate(yaml.load(text, Loader=Loader) or {})  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
         if isinstance(error, ValidationError):
             first = error.errors(include_url=False)[0]
@@ -102,7 +108,3 @@ def load_gates(path: Path) -> Gates:
         else:
             said = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: {said}; docs/gates.md shows how gates are written") from None
-
-
-def groupings() -> tuple[Grouping, ...]:
-    return get_args(Grouping)

@@ -29,7 +29,7 @@ from marathon_pipeline.pipeline.show import tree
 from marathon_pipeline.pipeline.spending import Budget
 from marathon_pipeline.pipeline.stage_list import build_stages
 from marathon_pipeline.pipeline.status import DatasetStatus, dataset_status, status
-from marathon_pipeline.publish import Ended, as_typed, conclude, gates_of
+from marathon_pipeline.publish import Ended, as_typed, conclude, standards_of
 from marathon_pipeline.records import Format, Outcome, Source
 from marathon_pipeline.release.plan import stale_tasks
 from marathon_pipeline.stages.stage import Stage
@@ -69,6 +69,7 @@ def run_job(
 ) -> Ended:
     """Bring a job's dataset up to date, then its release and its report, unless the selection leaves stages out."""
     taxonomy = load_taxonomy(config.templates)
+    standards = standards_of(config, taxonomy)
     results = _checked(config, batch)
     synthetic = _rendered(config, console)
     dataset = Dataset(config.dataset, create=True)
@@ -112,7 +113,7 @@ def run_job(
         ended = Ended(lines, advice=_batch_advice(result.written, batch))
         ended.stopped, ended.failures = result.stopped, len(result.failed) + len(gathered.problems)
         if not result.stopped and not selection.until:
-            concluded = conclude(config, dataset, taxonomy, console)
+            concluded = conclude(config, dataset, standards, console)
             ended.summary += concluded.summary
             ended.failures += concluded.failures
     return ended
@@ -123,6 +124,7 @@ def plan_job(
 ) -> list[PlanRow]:
     """What `run_job` would do. Writes nothing."""
     taxonomy = load_taxonomy(config.templates)
+    gates = standards_of(config, taxonomy).gates
     rows: dict[tuple[str, str], PlanRow] = {}
 
     def row_of(stage: str, part: str) -> PlanRow:
@@ -154,7 +156,6 @@ def plan_job(
                 row.estimate = estimate if row.estimate is None else row.estimate.plus(estimate)
         if config.release is not None and not selection.until:
             changing = sorted({part for stage, part in rows if stage in ("qa", "verify")})
-            gates = gates_of(config.gates)
             settled = stale_tasks(dataset, config.release.name, config.release.settings(), taxonomy, gates)
             for task in changing:
                 row_of("release", task).waiting = 1

@@ -45,20 +45,23 @@ class GateBroken(UserError):
         )
 
 
-def conclude(config: JobConfig, dataset: Dataset, taxonomy: Taxonomy, console: Console) -> Ended:
+def conclude(config: JobConfig, dataset: Dataset, standards: Standards, console: Console) -> Ended:
     """Report and release, where the job wants them and there is something to say."""
     ended = Ended([])
     if not any(dataset.finished()):
         ended.summary.append("nothing to release: no video went through every stage")
         return ended
-    standards = _standards(config, taxonomy)
-    if config.audit is not None and not current_audit(dataset, standards, config.audit.sample_per_task):
-        with bar(console) as show:
-            write_audit(dataset, standards, config.audit.sample_per_task, partial(show, "audit"))
+    found: Statistics | None = None
+    if config.audit is not None:
+        found = current_audit(dataset, standards, config.audit.sample_per_task)
+        if found is None:
+            with bar(console) as show:
+                found = write_audit(dataset, standards, config.audit.sample_per_task, partial(show, "audit")).statistics
     if config.release is not None:
-        name = next_revision(dataset, config.release.name, config.release.settings(), taxonomy, standards.gates)
+        settings = config.release.settings()
+        name = next_revision(dataset, config.release.name, settings, standards.taxonomy, standards.gates)
         try:
-            line = _release_line(config, dataset, name, standards, config.release.despite, console)
+            line = _release_line(config, dataset, name, standards, config.release.despite, found, console)
         except GateBroken as error:
             line = f"release  {error}"
             ended.failures = 1
@@ -69,15 +72,22 @@ def conclude(config: JobConfig, dataset: Dataset, taxonomy: Taxonomy, console: C
 
 
 def _release_line(
-    config: JobConfig, dataset: Dataset, name: str, standards: Standards, despite: str, console: Console
+    config: JobConfig,
+    dataset: Dataset,
+    name: str,
+    standards: Standards,
+    despite: str,
+    found: Statistics | None,
+    console: Console,
 ) -> str:
+    """found: by the audit, where there was one."""
     settings = config.release.settings() if config.release is not None else ReleaseSettings()
     content = config.stage_settings().model_dump(mode="json")
 
     with bar(console) as show:
 
         def approve() -> Approval:
-            statistics = current_audit(dataset, standards)
+            statistics = found or current_audit(dataset, standards)
             if statistics is None:
                 statistics = survey(dataset, standards, progress=partial(show, "audit"))
             broken = [check for check in statistics.checks if not check.ok]
@@ -120,21 +130,21 @@ def release_dataset(url: str, name: str, despite: str, console: Console) -> str:
     config = job_of(dataset)
     with dataset.lease():
         settle(dataset)
-        standards = _standards(config, load_taxonomy(config.templates))
-        return _release_line(config, dataset, name, standards, despite, console)
+        standards = standards_of(config, load_taxonomy(config.templates))
+        return _release_line(config, dataset, name, standards, despite, None, console)
 
 
 def audit_dataset(url: str, sample_per_task: int, gates: Path | None, console: Console) -> tuple[Statistics, str]:
     """Write a dataset's report; returns what was found, and where the page lies. gates: instead of those of its job."""
     dataset = Dataset(url)
     config = job_of(dataset)
-    standards = _standards(config, load_taxonomy(config.templates), gates)
+    standards = standards_of(config, load_taxonomy(config.templates), gates)
     with bar(console) as show:
         info = write_audit(dataset, standards, sample_per_task, partial(show, "audit"))
     return info.statistics, _shown(dataset, info.html_key)
 
 
-def _standards(config: JobConfig, taxonomy: Taxonomy, gates: Path | None = None) -> Standards:
+def standards_of(config: JobConfig, taxonomy: Taxonomy, gates: Path | None = None) -> Standards:
     """gates: instead of those of the job. Raises UserError where a file of them, or of a benchmark, cannot be read."""
     benchmarks: dict[str, str] = {}
     for path in config.audit.benchmarks if config.audit is not None else ():
@@ -142,10 +152,10 @@ def _standards(config: JobConfig, taxonomy: Taxonomy, gates: Path | None = None)
         if problems:
             raise UserError(f"audit.benchmarks: {problems[0]}")
         benchmarks |= {name: path.stem for source in sources for name in (source.source_id, source.url) if name}
-    return Standards(taxonomy, gates_of(gates or config.gates), benchmarks)
+    return Standards(taxonomy, _gates_of(gates or config.gates), benchmarks)
 
 
-def gates_of(path: Path | None) -> Gates:
+def _gates_of(path: Path | None) -> Gates:
     """The gates of a file, or the shipped ones."""
     path = path or shipped("jobs/gates.yaml")
     gates = load_gates(path)

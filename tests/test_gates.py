@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from conftest import JOB, Command
 from test_end_to_end import copy_of, ledger_lines
 
 from marathon_pipeline.audit.checks import Cell, judged
@@ -58,6 +58,7 @@ def test_a_pair_is_rejected_for_its_problems_and_for_numbers_out_of_bounds(tmp_p
         ("dataset: [{measure: accepted, least: 1, by: colour}]", "dataset #1 by"),
         ("dataset: [{measure: waiting, most: 0, by: task}]", "over the whole dataset only"),
         ("- a list", "dictionary"),
+        ("items: &all {}\ndataset: *all", "aliases (*name) are not read"),
     ],
 )
 def test_a_file_that_holds_no_gates_is_said_in_one_line(text: str, said: str, tmp_path: Path) -> None:
@@ -148,6 +149,19 @@ def test_a_problem_that_nobody_knows_cannot_be_forgiven(built: Path, tmp_path: P
     marathon: Command = copy_of(built, tmp_path)
     (tmp_path / "gates.yaml").write_text("items: {forgive: [bad_luck]}")
     assert "`bad_luck` is no problem of a QA pair" in marathon("audit", "out", "--gates", "gates.yaml", code=2)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [("gates=nowhere.yaml", "nowhere.yaml: "), ("audit.benchmarks=[nowhere.jsonl]", "nowhere.jsonl")],
+)
+def test_what_a_dataset_is_held_against_is_read_before_anything_is_begun(
+    setting: str, said: str, marathon: Command
+) -> None:
+    (marathon.folder / "job.yaml").write_text(JOB)
+    for command in ("run", "plan"):
+        assert said in marathon(command, "job.yaml", "--set", setting, code=2)
+    assert [path.name for path in marathon.folder.iterdir()] == ["job.yaml"]
 
 
 def test_the_shipped_gates_are_read() -> None:

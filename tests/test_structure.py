@@ -28,7 +28,7 @@ ROWS = (
     ("wording",),
     ("taxonomy",),
     ("template_files", "records", "ffmpeg"),
-    ("errors", "shipped"),
+    ("errors", "plain_yaml", "shipped"),
 )
 LEVEL = {room: level for level, row in enumerate(ROWS) for room in row}
 HEAVY = ("ray", "torch", "cv2", "pyarrow", "yt_dlp", "av", "numpy", "obstore", "webdataset", "scenedetect")

@@ -116,6 +116,7 @@ def _of_gate(gate: DatasetGate, cells: Cells, whole: Counter[str], taxonomy: Tax
         if counted < gate.fewest and gate.by:
             continue
         value = measure.value(counts)
+        low, high = wilson(round(value * counted), counted) if measure.interval else (value, value)
         bounds = [f"{word} {measure.show(bound)}" for word, bound in (("at least", gate.least), ("at most", gate.most))
                   if bound is not None]  # fmt: skip
         yield Check(
@@ -125,21 +126,10 @@ def _of_gate(gate: DatasetGate, cells: Cells, whole: Counter[str], taxonomy: Tax
             says=measure.says,
             value=value,
             counted=counted,
-            found=_with_interval(value, counted) if measure.interval else measure.show(value),
+            found=measure.show(value) + (f" ({percent(low)} to {percent(high)})" if low < high else ""),
             bound=", ".join(bounds),
-            ok=counted < gate.fewest or gate.holds(value) or (measure.interval and _by_chance(gate, value, counted)),
+            ok=counted < gate.fewest or gate.may_hold(low, high),
         )
-
-
-def _by_chance(gate: DatasetGate, value: float, counted: int) -> bool:
-    """Whether the bound lies within the interval of the share."""
-    low, high = wilson(round(value * counted), counted)
-    return any(bound is not None and low <= bound <= high for bound in (gate.least, gate.most))
-
-
-def _with_interval(value: float, counted: int) -> str:
-    low, high = wilson(round(value * counted), counted)
-    return f"{percent(value)} ({percent(low)} to {percent(high)})" if counted else percent(value)
 
 
 def grouped(cells: Cells, by: Grouping, taxonomy: Taxonomy) -> dict[str, Counter[str]]:

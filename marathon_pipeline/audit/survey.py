@@ -177,13 +177,14 @@ class _Count:
 
     def _together(self, accepted: Sequence[tuple[QAPair, Cell]], seconds: float) -> None:
         """What the accepted pairs of one video are as a whole."""
-        asked = [_hash(pair.format, pair.question, *sorted(map(_folded, pair.options))) for pair, _ in accepted]
+        options = [sorted(map(_folded, pair.options)) for pair, _ in accepted]
+        asked = [_hash(pair.format, pair.question, *own) for (pair, _), own in zip(accepted, options, strict=True)]
         groups, seen = Counter(asked), set[int]()
         self.repeated += sum(size > 1 for size in groups.values())
-        for (pair, cell), question in zip(accepted, asked, strict=True):
+        for (pair, cell), own, question in zip(accepted, options, asked, strict=True):
             counts = self.cells[cell]
             counts["repeated"] += groups[question] > 1
-            whole = _hash(pair.format, pair.question, pair.answer, *sorted(map(_folded, pair.options)))
+            whole = _hash(pair.format, pair.question, pair.answer, *own)
             self.questions.append(_hash(pair.question))
             if whole not in seen:
                 seen.add(whole)
