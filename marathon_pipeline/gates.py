@@ -5,7 +5,7 @@ They judge what `verify` and the audit have measured, so that another threshold 
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -25,13 +25,31 @@ DatasetMeasure = Literal[
     "usual_answer",
     "repeated_questions",
     "across_videos",
+    "near_duplicates",
+    "near_across_videos",
+    "delivered",
+    "off_topic",
     "caption_gaps",
     "commonest_caption",
+    "mean_events",
+    "few_events",
+    "lost_facts",
     "benchmark_videos",
 ]
-# These have no groups.
-OF_THE_WHOLE = ("waiting", "empty_tasks", "caption_gaps", "commonest_caption", "benchmark_videos")
 Grouping = Literal["topic", "task", "format", "source", "template"]
+# By what these can be asked for; all others, by each.
+GROUPINGS: Mapping[DatasetMeasure, tuple[Grouping, ...]] = {
+    "waiting": (),
+    "empty_tasks": (),
+    "delivered": ("topic", "task", "format"),
+    "off_topic": (),
+    "caption_gaps": (),
+    "commonest_caption": (),
+    "mean_events": (),
+    "few_events": (),
+    "lost_facts": (),
+    "benchmark_videos": (),
+}
 NUMBERS = tuple(name for name, field in Verdict.model_fields.items() if field.annotation in (int, float))
 
 
@@ -79,8 +97,11 @@ class DatasetGate(Bound):
 
     @model_validator(mode="after")
     def _has_groups(self) -> Self:
-        if self.by and self.measure in OF_THE_WHOLE:
+        allowed = GROUPINGS.get(self.measure, get_args(Grouping))
+        if self.by and not allowed:
             raise ValueError(f"`{self.measure}` is counted over the whole dataset only: delete `by`")
+        if self.by and self.by not in allowed:
+            raise ValueError(f"`{self.measure}` is not counted by {self.by}: write `by: {allowed[0]}`, or delete it")
         return self
 
 

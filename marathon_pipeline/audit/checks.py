@@ -87,6 +87,26 @@ MEASURES: dict[DatasetMeasure, Measure] = {
     "across_videos": Measure(
         "QA pairs that stand in another video too, word for word.", percent, *_share("across", "distinct")
     ),
+    "near_duplicates": Measure(
+        "QA pairs that nearly repeat another one of the same video and task.",
+        percent,
+        *_share("near_within", "accepted"),
+    ),
+    "near_across_videos": Measure(
+        "QA pairs that nearly repeat one of another video, of the same task.",
+        percent,
+        *_share("near_across", "accepted"),
+    ),
+    "delivered": Measure(
+        "QA pairs written, of those that the templates ask for of the videos that reached their task.",
+        percent,
+        *_share("qa", "wanted"),
+    ),
+    "off_topic": Measure(
+        "QA pairs that would have to be of another topic, for the shares of topics to be VideoMarathon's.",
+        percent,
+        *_share("off_topic", "qa"),
+    ),
     "caption_gaps": Measure(
         "Videos of which the captions of clips, or the events, leave out more than a tenth.",
         percent,
@@ -96,6 +116,15 @@ MEASURES: dict[DatasetMeasure, Measure] = {
         "Clips that bear the most frequent caption of all: a captioner that is stuck says one thing of everything.",
         percent,
         *_share("commonest", "captions"),
+    ),
+    "mean_events": Measure("Events to a video.", plain, *_share("events", "videos")),
+    "few_events": Measure(
+        "Videos of fewer than three events, which VideoMarathon leaves out.", percent, *_share("few_events", "videos")
+    ),
+    "lost_facts": Measure(
+        "Videos of which the events keep little of what the clips say, or the global caption of what the events say.",
+        percent,
+        *_share("lossy", "videos"),
     ),
     "benchmark_videos": Measure(
         "Sources that a list of a benchmark names too.", plain, lambda c: c["benchmark"], lambda c: c["sources"]

@@ -45,6 +45,12 @@ class Usual:
         self._right.append(right)
         self._cells.append(cell)
 
+    def extend(self, other: "Usual", cells: Sequence[int]) -> None:
+        """cells: what those of the other one are counted under here."""
+        self._hashes.extend(other._hashes)
+        self._right.extend(other._right)
+        self._cells.extend(cells[cell] for cell in other._cells)
+
     def counts(self) -> tuple[Counter[int], Counter[int]]:
         """By cell: how many questions have one option that was right most often, and how often it is right here."""
         import numpy as np

@@ -10,10 +10,11 @@ from marathon_pipeline.audit.sample import Sampler
 from marathon_pipeline.audit.statistics import Statistics
 from marathon_pipeline.audit.survey import Progress, Standards, survey
 from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.records import Outcome
 
 JSON_KEY = "audit/report.json"
 HTML_KEY = "audit/report.html"
-_VERSION = 2  # goes up whenever the same dataset gives another report
+_VERSION = 3  # goes up whenever the same dataset gives another report
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,13 @@ def _fingerprint(dataset: Dataset, standards: Standards) -> str:
     """A hash of what a report is made from: what the ledger says was written, the collections, the standards."""
     hasher = hashlib.sha256(standards.gates.model_dump_json().encode() + b"\n")
     hasher.update(json.dumps(sorted(standards.benchmarks.items())).encode() + b"\n")
-    for o in sorted(dataset.ledger, key=lambda o: (o.stage, o.video_id, o.part)):
-        hasher.update(json.dumps([o.stage, o.video_id, o.part, o.status, o.reason, o.content]).encode() + b"\n")
+    hasher.update(b"".join(sorted(map(_digest, dataset.ledger))))
     for source in dataset.sources().values():
         hasher.update(json.dumps([source.source_id, source.data_source]).encode() + b"\n")
     for task in standards.taxonomy.tasks.values():
         hasher.update(task.model_dump_json(include={"task", "reads", "per_video"}).encode() + b"\n")
     return hasher.hexdigest()
+
+
+def _digest(o: Outcome) -> bytes:
+    return hashlib.sha256(json.dumps([o.stage, o.video_id, o.part, o.status, o.reason, o.content]).encode()).digest()

@@ -32,6 +32,7 @@ class TaskCount(_Counted):
     wanted_open: int  # what the template asks of the videos that reached this task
     wanted_choice: int
     accepted: int  # without problems
+    interval: tuple[float, float]  # 95 %, of the share that is accepted
     problems: dict[str, int]
     not_asked: dict[str, int]  # videos that the task was not asked of, by reason
     failed: dict[str, int]
@@ -46,6 +47,8 @@ class TopicCount(_Counted):
     qa: int
     share: float
     published: float  # its share in VideoMarathon
+    accepted: int
+    interval: tuple[float, float]  # 95 %, of the share that is accepted
 
 
 class Letters(_Counted):
@@ -82,6 +85,8 @@ class Duplicates(_Counted):
     within: Repeats  # same question and options in the same format and video, whatever the answer
     across: Repeats  # same question, options and answer in several videos; once a video
     distinct_questions: int
+    near_within: Repeats  # of one task, and nearly the same question, options and answer (`audit.near`)
+    near_across: Repeats  # the same in several videos
 
 
 class Evidence(_Counted):
@@ -89,6 +94,14 @@ class Evidence(_Counted):
     span_seconds: Histogram
     touched: tuple[float, ...]  # per tenth of the video: the share of QA pairs whose evidence reaches into it
     covered: float  # mean share of a video that the evidence of its QA covers, without pairs about all of it
+
+
+class Survival(_Counted):
+    """Videos by how much of what is said on one level of their captions the next one keeps (`audit.survival`)."""
+
+    by_events: Histogram  # shares of the clips' captions
+    by_summary: Histogram  # shares of the events' captions
+    low: int  # videos that keep too little
 
 
 class StageEnd(_Counted):
@@ -146,6 +159,8 @@ class Statistics(_Counted):
     evidence: Evidence
     video_minutes: Histogram
     events: Histogram  # per video
+    mean_events: float
+    survival: Survival
     stages: tuple[StageEnd, ...]
     checks: tuple[Check, ...]
 
@@ -155,12 +170,18 @@ def share(part: float, whole: float) -> float:
 
 
 def wilson(part: int, whole: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927)."""
+    """The 95 % interval of a share (Wilson 1927); all of it where nothing was counted."""
     if not whole:
         return 0.0, 1.0
     z, p = 1.959964, part / whole
     middle, spread = p + z * z / (2 * whole), z * math.sqrt(p * (1 - p) / whole + z * z / (4 * whole * whole))
     return (middle - spread) / (1 + z * z / whole), (middle + spread) / (1 + z * z / whole)
+
+
+def interval(part: int, whole: int) -> tuple[float, float]:
+    """`wilson`, as a report tells it."""
+    low, high = wilson(part, whole)
+    return round(low, 6), round(high, 6)
 
 
 def plain(value: float) -> str:

@@ -1,53 +1,52 @@
-"""The one pass over a dataset's finished videos that counts everything. Its memory holds hashes, never texts."""
+"""The survey of a whole dataset: everything is counted in one pass over its finished videos, by several processes."""
 
-import hashlib
-from array import array
-from bisect import bisect_right
+import multiprocessing
+import os
+import signal
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
 
 from marathon_pipeline.audit.checks import Cell, grouped, judged, letters_of, summed
-from marathon_pipeline.audit.guessers import Usual, longest, most_central
-from marathon_pipeline.audit.measures import covered_seconds
-from marathon_pipeline.audit.sample import Sampler, Shown
+from marathon_pipeline.audit.count import TENTHS, Count
+from marathon_pipeline.audit.ends import Ends, reasons
+from marathon_pipeline.audit.near import Near
+from marathon_pipeline.audit.sample import Sampler
 from marathon_pipeline.audit.statistics import (
     Duplicates,
     Evidence,
-    Histogram,
     LongestOption,
     Repeats,
     SourceCount,
-    StageEnd,
     Statistics,
+    Survival,
     TaskCount,
     TopicCount,
+    interval,
     share,
 )
-from marathon_pipeline.dataset.dataset import Dataset
-from marathon_pipeline.dataset.ledger import Ledger
+from marathon_pipeline.dataset.dataset import Dataset, Finished
+from marathon_pipeline.dataset.tables import Tables
+from marathon_pipeline.errors import Failed
 from marathon_pipeline.gates import Gates
-from marathon_pipeline.records import (
-    CAPTION_FIELDS,
-    LETTERS,
-    ClipCaption,
-    Event,
-    Outcome,
-    QAPair,
-    Span,
-    Verdict,
-    merged,
-)
+from marathon_pipeline.records import Source
 from marathon_pipeline.taxonomy import TOPICS, Taxonomy
-from marathon_pipeline.wording import words
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Progress = Callable[[int, int], None]  # videos done, of how many
+_Part = Sequence[tuple[Finished, str]]  # videos, each with the collection that it comes from
 
-_BY_VIDEO = ("segment", "caption_clips", "caption_events", "summarize")  # in order, after `download`
-_SPAN_EDGES = (0, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800)
-_TENTHS = 10
-_GAP = 0.1  # of a video
-_WHOLE = 0.9  # of a video: a pair whose evidence is more is about all of it
+_AT_ONCE = 32  # videos to a part: parts are added up in order, so that no sum depends on how many processes there are
+_PROCESSES = 8  # at most: each takes 200 MB, and one adds up what all of them count
+_ALONE = 8  # parts that are counted here: processes take as long to start
 
 
 @dataclass(frozen=True)
@@ -64,296 +63,230 @@ def survey(
     standards: Standards,
     sampler: Sampler | None = None,
     progress: Progress | None = None,
+    processes: int | None = None,
 ) -> Statistics:
-    """Count a dataset as its ledger and its tables tell it, and hold it against the gates."""
-    count = _Count(dataset, standards, sampler)
-    finished = list(dataset.finished())
-    for done, video in enumerate(finished, start=1):
-        count.video(video.video_id, video.source_id, frozenset(video.tasks))
+    """Count a dataset as its ledger and its tables tell it, and hold it against the gates.
+
+    processes: as many as there are cores, unless given. Raises Failed where a table cannot be read.
+    """
+    known = dataset.sources()
+    videos = [
+        (video, known[video.source_id].data_source if video.source_id in known else "") for video in dataset.finished()
+    ]
+    parts = [videos[first : first + _AT_ONCE] for first in range(0, len(videos), _AT_ONCE)]
+    if processes is None:
+        processes = 1 if len(parts) <= _ALONE else min(_PROCESSES, os.cpu_count() or 1)
+    sampler = sampler or Sampler(0)
+    total = Count(standards.gates, sampler)
+    for count in _counted(partial(_count, dataset.tables, standards.gates, sampler.count), parts, processes):
+        total.extend(count)
         if progress is not None:
-            progress(done, len(finished))
-    return count.statistics()
+            progress(total.videos.total(), len(videos))
+    return _statistics(total, Ends(dataset.ledger), standards, known)
 
 
-class _Bins:
-    def __init__(self, edges: Iterable[float]) -> None:
-        self.edges = tuple(float(edge) for edge in edges)
-        self.counts = [0] * len(self.edges)
-
-    def add(self, value: float) -> None:
-        self.counts[max(0, bisect_right(self.edges, value) - 1)] += 1
-
-    def histogram(self) -> Histogram:
-        return Histogram(edges=self.edges, counts=tuple(self.counts))
+def _count(tables: Tables, gates: Gates, sample: int, part: _Part) -> Count:
+    count = Count(gates, Sampler(sample))
+    for video, data_source in part:
+        count.video(tables, video, data_source)
+    return count
 
 
-class _Count:
-    def __init__(self, dataset: Dataset, standards: Standards, sampler: Sampler | None) -> None:
-        self._dataset, self._sampler = dataset, sampler
-        self._taxonomy, self._gates, self._benchmarks = standards.taxonomy, standards.gates, standards.benchmarks
-        self._known = dataset.sources()
-        self.sources: set[str] = set()
-        self.videos: Counter[str] = Counter()  # these two by data source
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        self.cells: defaultdict[Cell, Counter[str]] = defaultdict(Counter)
-        self.problems: Counter[tuple[str, str]] = Counter()  # by task and name
-        self.annotators: Counter[str] = Counter()
-        self.question_words = _Bins(range(0, 82, 2))
-        self.answer_words = _Bins([*range(0, 100, 5), *range(100, 520, 20)])
-        self.minutes, self.events = _Bins(range(61)), _Bins(range(66))
-        self.span_seconds = _Bins(_SPAN_EDGES)
-        self.touched = [0] * _TENTHS
-        self.covered: list[float] = []
-        self.repeated = 0  # groups
-        self.numbers: dict[Cell, int] = {}
-        self.hashes, self.questions = array("Q"), array("Q")
-        self.places = array("I")  # of each hash: which cell, in the order of their coming
-        self.usual = Usual()
-        self.captions = array("Q")  # hashes of those of clips
-        self.gappy = 0  # videos
+def _counted(count: Callable[[_Part], Count], parts: Sequence[_Part], processes: int) -> Iterator[Count]:
+    """What is counted of each part, in their order."""
+    if processes == 1:
+        yield from map(count, parts)
+        return
+    # Not forked: the threads of Arrow and of the storage do not survive that.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, context, initializer=_live_as_long_as_the_parent)
+    try:
+        yield from pool.map(count, parts)
+    except BrokenProcessPool:
+        why = "a process of the audit was killed, perhaps for want of memory: free some, and try again"
+        raise Failed("worker_died", why, transient=True) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
-    def video(self, video_id: str, source_id: str, tasks: frozenset[str]) -> None:
-        tables, ledger = self._dataset.tables, self._dataset.ledger
-        segment, events = ledger.get("segment", video_id), ledger.get("caption_events", video_id)
-        seconds = segment.video_seconds if segment else 0.0
-        verdicts = {
-            verdict.qa_id: verdict for verdict in tables.read_written(Verdict, video_id) if verdict.task in tasks
-        }
-        pairs = [pair for pair in tables.read_written(QAPair, video_id) if pair.task in tasks]
-        name = self._known[source_id].data_source if source_id in self._known else ""
-        self.sources.add(source_id)
-        self.videos[name] += 1
-        self.seconds[name] += seconds
-        self.minutes.add(seconds / 60)
-        self.events.add(events.items if events else 0)
-        self._hierarchy(video_id, seconds)
-        accepted = []
-        for pair in pairs:
-            cell = Cell(pair.task, pair.format, name, pair.binding.template_version)
-            counts = self.cells[cell]
-            counts["qa"] += 1
-            self.annotators[pair.binding.annotator] += 1
-            verdict = verdicts.get(pair.qa_id)
-            if verdict is None:
-                counts["unverified"] += 1
-                continue
-            reasons = self._gates.reasons(verdict)
-            self.problems.update((pair.task, reason) for reason in reasons)
-            if not reasons:
-                accepted.append((pair, cell))
-                self._accepted(pair, cell, seconds)
-            if self._sampler is not None:
-                self._sampler.add(Shown(pair, verdict, reasons, seconds))
-        self._together(accepted, seconds)
 
-    def _number(self, cell: Cell) -> int:
-        return self.numbers.setdefault(cell, len(self.numbers))
+def _live_as_long_as_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it too, and ends this process
+    parent = multiprocessing.parent_process()
 
-    def _hierarchy(self, video_id: str, seconds: float) -> None:
-        """Whether the captions of a video tell all of it, and what they say."""
-        captions = list(self._dataset.tables.read_written(ClipCaption, video_id))
-        events = self._dataset.tables.read_written(Event, video_id)
-        self.captions.extend(_hash(*(str(getattr(caption, name)) for name in CAPTION_FIELDS)) for caption in captions)
-        levels = ([Span(start=row.start, end=row.end) for row in rows] for rows in (captions, events))
-        self.gappy += any(covered_seconds(spans) < (1 - _GAP) * seconds for spans in levels)
+    def end() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
 
-    def _accepted(self, pair: QAPair, cell: Cell, seconds: float) -> None:
-        counts = self.cells[cell]
-        counts["accepted"] += 1
-        self.question_words.add(len(words(pair.question)))
-        self.answer_words.add(len(words(pair.answer)))
-        if len(pair.options) == len(LETTERS) and pair.letter in LETTERS:
-            counts[pair.letter] += 1
-            right = LETTERS.index(pair.letter)
-            for name, guess in (("longest", longest(pair.options)), ("central", most_central(pair.options))):
-                if guess is not None:
-                    counts[name] += 1
-                    counts[f"{name}_right"] += guess == right
-            self.usual.add(self._number(cell), [_hash(pair.task, option) for option in pair.options], right)
-        for span in pair.evidence:
-            self.span_seconds.add(span.end - span.start)
-        for tenth in _touched(pair.evidence, seconds):
-            self.touched[tenth] += 1
+    threading.Thread(target=end, daemon=True).start()
 
-    def _together(self, accepted: Sequence[tuple[QAPair, Cell]], seconds: float) -> None:
-        """What the accepted pairs of one video are as a whole."""
-        options = [sorted(map(_folded, pair.options)) for pair, _ in accepted]
-        asked = [_hash(pair.format, pair.question, *own) for (pair, _), own in zip(accepted, options, strict=True)]
-        groups, seen = Counter(asked), set[int]()
-        self.repeated += sum(size > 1 for size in groups.values())
-        for (pair, cell), own, question in zip(accepted, options, asked, strict=True):
-            counts = self.cells[cell]
-            counts["repeated"] += groups[question] > 1
-            whole = _hash(pair.format, pair.question, pair.answer, *own)
-            self.questions.append(_hash(pair.question))
-            if whole not in seen:
-                seen.add(whole)
-                counts["distinct"] += 1
-                self.hashes.append(whole)
-                self.places.append(self._number(cell))
-        if seconds:
-            parts = (pair.evidence for pair, _ in accepted if covered_seconds(pair.evidence) < _WHOLE * seconds)
-            spans = merged(span for evidence in parts for span in evidence)
-            self.covered.append(min(1.0, covered_seconds(spans) / seconds))
 
-    def statistics(self) -> Statistics:
-        ends, groups = _StageEnds(self._dataset.ledger), self._across()
-        tasks, stages = tuple(self._tasks(ends)), tuple(ends.all())
-        total = summed(self.cells.values())
-        by_source = grouped(self.cells, "source", self._taxonomy)
-        named = self._named_by_benchmarks()
-        whole = Counter(
-            waiting=sum(stage.waiting for stage in stages),
-            empty_tasks=sum(1 for task in tasks if task.qa and not task.accepted),
-            videos=self.videos.total(),
-            gappy=self.gappy,
-            captions=len(self.captions),
-            commonest=self._commonest_caption(),
-            sources=len(self.sources),
-            benchmark=named.total(),
-        )
-        return Statistics(
-            videos=self.videos.total(),
-            sources=len(self.sources),
-            seconds=round(sum(self.seconds.values()), 3),
-            qa=total["qa"],
-            accepted=total["accepted"],
-            unverified=total["unverified"],
-            annotators=dict(sorted(self.annotators.items())),
-            benchmarks=dict(sorted(named.items())),
-            data_sources={
-                name: SourceCount(
-                    videos=videos, seconds=round(self.seconds[name], 3), qa=by_source.get(name, Counter())["qa"]
-                )
-                for name, videos in sorted(self.videos.items())
-            },
-            topics=tuple(self._topics(tasks, total["qa"])),
-            tasks=tasks,
-            problems=dict(sorted(_summed(self.problems).items())),
-            letters=letters_of(total),
-            longest_option=LongestOption(
-                questions=total["longest"],
-                right=total["longest_right"],
-                share=share(total["longest_right"], total["longest"]),
-            ),
-            question_words=self.question_words.histogram(),
-            answer_words=self.answer_words.histogram(),
-            duplicates=Duplicates(
-                within=_repeats(self.repeated, total["repeated"], total["accepted"]),
-                across=_repeats(groups, total["across"], total["distinct"]),
-                distinct_questions=self._distinct_questions(),
-            ),
-            evidence=Evidence(
-                spans=sum(self.span_seconds.counts),
-                span_seconds=self.span_seconds.histogram(),
-                touched=tuple(share(count, total["accepted"]) for count in self.touched),
-                covered=share(sum(self.covered), len(self.covered)),
-            ),
-            video_minutes=self.minutes.histogram(),
-            events=self.events.histogram(),
-            stages=stages,
-            checks=judged(self._gates, self.cells, whole, self._taxonomy),
-        )
-
-    def _across(self) -> int:
-        """Count what can be told of a cell's pairs once all are known; returns how many groups stand in several."""
-        import numpy as np
-
-        _, group, counts = np.unique(np.array(self.hashes, np.uint64), return_inverse=True, return_counts=True)
-        repeated = np.bincount(np.array(self.places, np.uint32)[counts[group] > 1], minlength=len(self.numbers))
-        guessed, hit = self.usual.counts()
-        for cell, number in self.numbers.items():
-            self.cells[cell].update(across=int(repeated[number]), usual=guessed[number], usual_right=hit[number])
-        return int((counts > 1).sum())
-
-    def _named_by_benchmarks(self) -> Counter[str]:
-        """Sources that a benchmark names by their id or address, by benchmark."""
-        known = (self._known[source_id] for source_id in self.sources if source_id in self._known)
-        names = (self._benchmarks.get(each.source_id) or self._benchmarks.get(each.url) for each in known)
-        return Counter(name for name in names if name)
-
-    def _commonest_caption(self) -> int:
-        import numpy as np
-
-        return int(np.unique(np.array(self.captions, np.uint64), return_counts=True)[1].max(initial=0))
-
-    def _distinct_questions(self) -> int:
-        import numpy as np
-
-        return len(np.unique(np.array(self.questions, np.uint64)))
-
-    def _tasks(self, ends: "_StageEnds") -> Iterator[TaskCount]:
-        found = grouped(self.cells, "task", self._taxonomy)
-        for task in self._taxonomy.tasks.values():
-            asked, of_format = ends.of_task[task.task], self._formats(task.task)
-            yield TaskCount(
-                task=task.task,
-                name=task.name,
-                topic=task.topic,
-                open=of_format["open"],
-                choice=of_format["choice"],
-                wanted_open=task.per_video.open * len(asked),
-                wanted_choice=task.per_video.choice * len(asked),
-                accepted=found.get(task.task, Counter())["accepted"],
-                problems={name: count for (of, name), count in sorted(self.problems.items()) if of == task.task},
-                not_asked=_reasons(asked, "filtered"),
-                failed=_reasons(asked, "failed"),
+def _statistics(count: Count, ends: Ends, standards: Standards, known: Mapping[str, Source]) -> Statistics:
+    taxonomy = standards.taxonomy
+    across, near = _across(count)
+    _planned(count, ends, taxonomy)
+    tasks, stages = tuple(_tasks(count, ends, taxonomy)), tuple(ends.stages())
+    topics = tuple(_topics(tasks))
+    by_source = grouped(count.cells, "source", taxonomy)
+    total = summed(count.cells.values())
+    named = _named_by_benchmarks(count.sources, known, standards.benchmarks)
+    whole = count.whole + Counter(
+        waiting=sum(stage.waiting for stage in stages),
+        empty_tasks=sum(1 for task in tasks if task.qa and not task.accepted),
+        off_topic=_off_topic(topics),
+        commonest=_commonest(count.captions),
+        sources=len(count.sources),
+        benchmark=named.total(),
+    )
+    return Statistics(
+        videos=whole["videos"],
+        sources=whole["sources"],
+        seconds=round(sum(count.seconds.values()), 3),
+        qa=total["qa"],
+        accepted=total["accepted"],
+        unverified=total["unverified"],
+        annotators=dict(sorted(count.annotators.items())),
+        benchmarks=dict(sorted(named.items())),
+        data_sources={
+            name: SourceCount(
+                videos=videos, seconds=round(count.seconds[name], 3), qa=by_source.get(name, Counter())["qa"]
             )
-
-    def _formats(self, task: str) -> Counter[str]:
-        """QA pairs by format."""
-        counts = Counter[str]()
-        for cell, of_cell in self.cells.items():
-            counts[cell.format] += of_cell["qa"] * (cell.task == task)
-        return counts
-
-    def _topics(self, tasks: Sequence[TaskCount], qa: int) -> Iterator[TopicCount]:
-        for name, topic in TOPICS.items():
-            count = sum(task.qa for task in tasks if task.topic == name)
-            yield TopicCount(topic=name, qa=count, share=share(count, qa), published=topic.share)
-
-
-class _StageEnds:
-    """How everything that entered a stage ended there. What a later edit cut off upstream has not entered."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        found: defaultdict[str, dict[tuple[str, str], Outcome]] = defaultdict(dict)
-        for outcome in ledger:
-            found[outcome.stage][outcome.video_id, outcome.part] = outcome
-        downloads = found["download"]
-        entered = {(video, "") for o in downloads.values() if o.status == "ok" for video in o.videos}
-        self._ends = [("download", len(downloads), list(downloads.values()))]
-        for stage in _BY_VIDEO:
-            entered = self._pass(stage, entered, found[stage])
-        tasks = sorted({part for _, part in found["qa"]})
-        entered = self._pass("qa", {(video, task) for video, _ in entered for task in tasks}, found["qa"])
-        self._pass("verify", entered, found["verify"])
-        self.of_task: defaultdict[str, list[Outcome]] = defaultdict(list)  # of writing its QA, one a video
-        for outcome in self._ends[-2][2]:
-            self.of_task[outcome.part].append(outcome)
-
-    def _pass(
-        self, stage: str, entered: set[tuple[str, str]], outcomes: dict[tuple[str, str], Outcome]
-    ) -> set[tuple[str, str]]:
-        """Returns what the stage let through."""
-        ended = {key: outcomes[key] for key in entered if key in outcomes}
-        self._ends.append((stage, len(entered), list(ended.values())))
-        return {key for key, outcome in ended.items() if outcome.status == "ok"}
-
-    def all(self) -> Iterator[StageEnd]:
-        for stage, entered, outcomes in self._ends:
-            yield StageEnd(
-                stage=stage,
-                entered=entered,
-                ok=sum(outcome.status == "ok" for outcome in outcomes),
-                filtered=_reasons(outcomes, "filtered"),
-                failed=_reasons(outcomes, "failed"),
-                waiting=entered - len(outcomes),
-            )
+            for name, videos in sorted(count.videos.items())
+        },
+        topics=topics,
+        tasks=tasks,
+        problems=dict(sorted(_summed(count.problems).items())),
+        letters=letters_of(total),
+        longest_option=LongestOption(
+            questions=total["longest"],
+            right=total["longest_right"],
+            share=share(total["longest_right"], total["longest"]),
+        ),
+        question_words=count.question_words.histogram(),
+        answer_words=count.answer_words.histogram(),
+        duplicates=Duplicates(
+            within=_repeats(whole["repeated_groups"], total["repeated"], total["accepted"]),
+            across=_repeats(across, total["across"], total["distinct"]),
+            distinct_questions=_distinct(count.questions),
+            near_within=_repeats(near.groups_within, total["near_within"], total["accepted"]),
+            near_across=_repeats(near.groups_across, total["near_across"], total["accepted"]),
+        ),
+        evidence=Evidence(
+            spans=sum(count.span_seconds.counts),
+            span_seconds=count.span_seconds.histogram(),
+            touched=tuple(share(count.touched[tenth], total["accepted"]) for tenth in range(TENTHS)),
+            covered=share(sum(count.covered), len(count.covered)),
+        ),
+        video_minutes=count.minutes.histogram(),
+        events=count.events.histogram(),
+        mean_events=share(whole["events"], whole["videos"]),
+        survival=Survival(
+            by_events=count.kept_by_events.histogram(),
+            by_summary=count.kept_by_summary.histogram(),
+            low=whole["lossy"],
+        ),
+        stages=stages,
+        checks=judged(standards.gates, count.cells, whole, taxonomy),
+    )
 
 
-def _reasons(outcomes: Iterable[Outcome], status: str) -> dict[str, int]:
-    return dict(sorted(Counter(outcome.reason for outcome in outcomes if outcome.status == status).items()))
+def _across(count: Count) -> tuple[int, Near]:
+    """Add to the cells what can be told of their pairs once all are known.
+
+    Returns how many groups of equal pairs stand in several videos, and what is nearly the same.
+    """
+    import numpy as np
+
+    def by_cell(places: Sequence[int], counted: "NDArray[np.bool_]") -> list[int]:
+        found = np.bincount(np.array(places, np.uint32)[counted], minlength=len(count.numbers))
+        return [int(each) for each in found]
+
+    _, group, sizes = np.unique(np.array(count.hashes, np.uint64), return_inverse=True, return_counts=True)
+    near = count.signatures.near()
+    across, guessed_and_hit = by_cell(count.places, sizes[group] > 1), count.usual.counts()
+    near_within, near_across = (by_cell(count.signed, found) for found in (near.within, near.across))
+    for cell, number in count.numbers.items():
+        count.cells[cell].update(
+            across=across[number],
+            near_within=near_within[number],
+            near_across=near_across[number],
+            usual=guessed_and_hit[0][number],
+            usual_right=guessed_and_hit[1][number],
+        )
+    return int((sizes > 1).sum()), near
+
+
+def _planned(count: Count, ends: Ends, taxonomy: Taxonomy) -> None:
+    """Add to the cells what the templates ask for of the videos that reached their task."""
+    for task in taxonomy.tasks.values():
+        videos = ends.of_task.get(task.task, Counter()).total()
+        for format, wanted in task.per_video:
+            count.cells[Cell(task.task, format, "", 0)]["wanted"] += wanted * videos
+
+
+def _named_by_benchmarks(
+    sources: Iterable[str], known: Mapping[str, Source], benchmarks: Mapping[str, str]
+) -> Counter[str]:
+    """Sources that a benchmark names by their id or address, by benchmark."""
+    found = (known[source_id] for source_id in sources if source_id in known)
+    names = (benchmarks.get(each.source_id) or benchmarks.get(each.url) for each in found)
+    return Counter(name for name in names if name)
+
+
+def _commonest(hashes: Sequence[int]) -> int:
+    import numpy as np
+
+    return int(np.unique(np.array(hashes, np.uint64), return_counts=True)[1].max(initial=0))
+
+
+def _distinct(hashes: Sequence[int]) -> int:
+    import numpy as np
+
+    return len(np.unique(np.array(hashes, np.uint64)))
+
+
+def _tasks(count: Count, ends: Ends, taxonomy: Taxonomy) -> Iterator[TaskCount]:
+    found = grouped(count.cells, "task", taxonomy)
+    by_format: defaultdict[tuple[str, str], int] = defaultdict(int)
+    for cell, counts in count.cells.items():
+        by_format[cell.task, cell.format] += counts["qa"]
+    for task in taxonomy.tasks.values():
+        asked, counts = ends.of_task.get(task.task, Counter()), found.get(task.task, Counter())
+        yield TaskCount(
+            task=task.task,
+            name=task.name,
+            topic=task.topic,
+            open=by_format[task.task, "open"],
+            choice=by_format[task.task, "choice"],
+            wanted_open=task.per_video.open * asked.total(),
+            wanted_choice=task.per_video.choice * asked.total(),
+            accepted=counts["accepted"],
+            interval=interval(counts["accepted"], counts["qa"]),
+            problems={name: each for (of, name), each in sorted(count.problems.items()) if of == task.task},
+            not_asked=reasons(asked, "filtered"),
+            failed=reasons(asked, "failed"),
+        )
+
+
+def _topics(tasks: Sequence[TaskCount]) -> Iterator[TopicCount]:
+    total = sum(task.qa for task in tasks)
+    for name, topic in TOPICS.items():
+        own = [task for task in tasks if task.topic == name]
+        qa, accepted = sum(task.qa for task in own), sum(task.accepted for task in own)
+        yield TopicCount(
+            topic=name,
+            qa=qa,
+            share=share(qa, total),
+            published=topic.share,
+            accepted=accepted,
+            interval=interval(accepted, qa),
+        )
+
+
+def _off_topic(topics: Sequence[TopicCount]) -> int:
+    """How many pairs would have to be of another topic for the published shares: their total variation distance."""
+    total = sum(topic.qa for topic in topics)
+    return round(sum(abs(topic.qa - topic.published * total) for topic in topics) / 2)
 
 
 def _repeats(groups: int, pairs: int, of: int) -> Repeats:
@@ -365,24 +298,3 @@ def _summed(by_task: Counter[tuple[str, str]]) -> Counter[str]:
     for (_, name), count in by_task.items():
         total[name] += count
     return total
-
-
-def _touched(evidence: Iterable[Span], seconds: float) -> set[int]:
-    """The tenths of a video that evidence reaches into."""
-    if not seconds:
-        return set()
-    return {
-        tenth
-        for tenth in range(_TENTHS)
-        for span in evidence
-        if span.start < (tenth + 1) * seconds / _TENTHS and span.end > tenth * seconds / _TENTHS
-    }
-
-
-def _folded(text: str) -> str:
-    return " ".join(words(text))
-
-
-def _hash(*texts: str) -> int:
-    folded = "\n".join(_folded(text) for text in texts)
-    return int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=8).digest(), "big")

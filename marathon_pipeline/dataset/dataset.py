@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,8 @@ class Finished:
     video_id: str
     source_id: str
     tasks: tuple[str, ...]  # those whose QA of this video is verified
+    seconds: float  # decoded length
+    events: int
 
 
 class Dataset:
@@ -86,16 +89,29 @@ class Dataset:
 
     def finished(self) -> Iterator[Finished]:
         """The videos that went through every stage, in the order of their ids: what a release and an audit speak of."""
-        downloads = {video_id: o.video_id for o in self.ledger if o.stage == "download" for video_id in o.videos}
-        ended = {o.video_id for o in self.ledger if not o.part and o.status != "ok"}
+        downloads: dict[str, str] = {}
+        ended: set[str] = set()
         tasks: dict[str, list[str]] = {}
+        seconds: dict[str, float] = {}
+        events: dict[str, int] = {}
         for outcome in self.ledger:
-            if outcome.stage == "verify" and outcome.status == "ok":
-                tasks.setdefault(outcome.video_id, []).append(outcome.part)
+            video_id = outcome.video_id
+            if not outcome.part and outcome.status != "ok":
+                ended.add(video_id)
+            match outcome.stage:
+                case "download":
+                    downloads.update(dict.fromkeys(outcome.videos, video_id))
+                case "segment":
+                    seconds[video_id] = outcome.video_seconds
+                case "caption_events":
+                    events[video_id] = outcome.items
+                case "verify" if outcome.status == "ok":
+                    tasks.setdefault(video_id, []).append(sys.intern(outcome.part))
         for video_id in sorted(tasks):
             source_id = downloads.get(video_id)
             if source_id is not None and video_id not in ended and source_id not in ended:
-                yield Finished(video_id, source_id, tuple(sorted(tasks[video_id])))
+                own = tuple(sorted(tasks[video_id]))
+                yield Finished(video_id, source_id, own, seconds.get(video_id, 0.0), events.get(video_id, 0))
 
 
 def media_key(kind: str, owner: str, suffix: str) -> str:

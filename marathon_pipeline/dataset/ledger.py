@@ -3,11 +3,10 @@
 JSON lines in numbered, immutable segments under `ledger/`; the later line counts. The run's driver is its only writer.
 """
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterable, Iterator
-
-from pydantic import ValidationError
 
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.records import Outcome
@@ -28,16 +27,13 @@ class Ledger:
 
     def _replay(self, line: bytes) -> None:
         try:
-            fields = json.loads(line)
-            if "forget" in fields:
-                self._drop(fields["forget"])
-            else:
-                self._put(Outcome.model_validate(fields), line)
-        except (ValueError, TypeError, ValidationError):
-            return  # a damaged line is work that will be done again, from its table file where that stands
+            self._put(Outcome.model_validate_json(line), line)
+        except ValueError:  # a damaged line is work that will be done again, from its table file where that stands
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                self._drop(json.loads(line)["forget"])
 
     def _put(self, outcome: Outcome, line: bytes) -> None:
-        self._outcomes[sys.intern(outcome.stage), outcome.video_id, sys.intern(outcome.part)] = line
+        self._outcomes[sys.intern(outcome.stage), sys.intern(outcome.video_id), sys.intern(outcome.part)] = line
 
     def _drop(self, video_id: str) -> None:
         self._outcomes = {key: line for key, line in self._outcomes.items() if key[1] != video_id}

@@ -1,0 +1,174 @@
+"""Near duplicates: QA pairs of one task that ask the same in nearly the same words, by MinHash with banding.
+
+Two pairs are near duplicates where they are of one task and format, have the decisive words (colours, numbers,
+directions, negations and the like) of question and answer in common, and where the words and word pairs of their
+questions agree by `LIKE` at least (Jaccard index, estimated by MinHash: Broder 1997). A short answer is the same, and
+its options agree by `LIKE_MORE`; a long answer agrees by `LIKE_MORE`.
+"""
+
+from array import array
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple, get_args
+
+from marathon_pipeline.audit.said import Said, hash_of
+from marathon_pipeline.records import Colour, Shape
+from marathon_pipeline.wording import words
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LIKE = 0.65
+LIKE_MORE = 0.6
+LONG_ANSWER = 8  # words; of a shorter one every word counts
+_HASHES, _MORE = 64, 32  # of questions, and of the rest: an estimate's standard error is 0.06, and 0.09
+_BAND = 4  # hashes that agree, and two pairs are compared: 96 % of those that are as like as `LIKE`, 99 % at 0.7
+_WORDS_KEPT = 1_000_000  # numbers of words that a process remembers
+
+# One of them changed, and another thing is asked or answered.
+DECISIVE = frozenset((
+    *get_args(Colour),
+    *get_args(Shape),
+    *words("""
+    gray dark bright one two three four five six seven eight nine ten eleven twelve once twice half both neither none
+    second third fourth fifth first last next previous before after until since earlier later earliest latest
+    left right up down above below top bottom upper lower middle front behind inside outside forward backward
+    not no never nothing nobody without yes more less most least fewer longer shorter longest shortest
+    begin begins beginning start starts end ends
+    """),
+))  # fmt: skip
+
+
+class Near(NamedTuple):
+    """Of each pair: whether another of its video, of another video, is nearly the same; and how many groups of such."""
+
+    within: "NDArray[np.bool_]"
+    across: "NDArray[np.bool_]"
+    groups_within: int
+    groups_across: int
+
+
+class Signatures:
+    """MinHash signatures of QA pairs: 204 bytes a pair, no text."""
+
+    def __init__(self) -> None:
+        self._hashes, self._blocks, self._videos = array("H"), array("Q"), array("I")
+        self._count = 0  # of videos
+
+    def add(self, pairs: Sequence[Said]) -> None:
+        """The pairs of one video."""
+        if pairs:
+            self._hashes.frombytes(_signatures(pairs).tobytes())
+            self._blocks.extend(map(_block, pairs))
+            self._videos.extend([self._count] * len(pairs))
+        self._count += 1
+
+    def extend(self, other: "Signatures") -> None:
+        """With those of other videos."""
+        self._hashes.extend(other._hashes)
+        self._blocks.extend(other._blocks)
+        self._videos.extend(video + self._count for video in other._videos)
+        self._count += other._count
+
+    def near(self) -> Near:
+        import numpy as np
+
+        signatures = np.frombuffer(self._hashes, np.uint16).reshape(-1, _HASHES + _MORE)
+        blocks, videos = np.frombuffer(self._blocks, np.uint64), np.frombuffer(self._videos, np.uint32)
+        groups = np.arange(len(blocks))
+        for first in range(0, _HASHES, _BAND):
+            keys = np.ascontiguousarray(signatures[:, first : first + _BAND]).view(np.uint64)[:, 0]
+            keys = _mixed(keys) ^ blocks
+            order = np.argsort(keys, kind="stable")
+            same = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
+            one, other = order[same], order[same + 1]
+            apart = groups[one] != groups[other]
+            one, other = one[apart], other[apart]
+            agree = signatures[one] == signatures[other]
+            alike = agree[:, :_HASHES].mean(axis=1) >= LIKE
+            alike &= agree[:, _HASHES:].mean(axis=1) >= LIKE_MORE
+            _join(groups, one[alike], other[alike])
+        _, place, together = np.unique(groups * self._count + videos, return_inverse=True, return_counts=True)
+        size = np.bincount(groups, minlength=len(groups))[groups]
+        within, across = together[place] > 1, size > together[place]
+        return Near(within, across, int((together > 1).sum()), len(np.unique(groups[across])))
+
+
+def _join(groups: "NDArray[np.int64]", one: "NDArray[np.int64]", other: "NDArray[np.int64]") -> None:
+    """Make one group of those that a link joins. groups: of each pair the first pair of its group; changed in place."""
+    import numpy as np
+
+    while len(one):
+        np.minimum.at(groups, np.maximum(groups[one], groups[other]), np.minimum(groups[one], groups[other]))
+        while not np.array_equal(first := groups[groups], groups):
+            groups[:] = first
+        apart = groups[one] != groups[other]
+        one, other = one[apart], other[apart]
+
+
+def _signatures(pairs: Sequence[Said]) -> "NDArray[np.uint16]":
+    """(pairs, hashes): of the questions, then of answers that are long, or the options of those that are not."""
+    import numpy as np
+
+    more = [[said.answer] if len(said.answer) >= LONG_ANSWER else said.options for said in pairs]
+    asked = _minima([[said.question] for said in pairs], _HASHES)
+    return np.concatenate([asked, _minima(more, _MORE)], axis=1)
+
+
+def _minima(texts: Sequence[Sequence[list[str]]], hashes: int) -> "NDArray[np.uint16]":
+    """The lower half of the least hash of the words and word pairs of some texts together, for each of the hashes."""
+    import numpy as np
+
+    tokens: list[str] = []
+    starts: list[int] = []
+    for together in texts:
+        starts.append(len(tokens))
+        tokens.append("")  # the end of a text makes pairs as a word does
+        for text in together:
+            tokens += text
+            tokens.append("")
+    one = np.fromiter(map(_numbers.__getitem__, tokens), np.uint64, len(tokens))
+    two = _mixed(one) + np.roll(one, -1)
+    values = np.stack([np.where(one == _numbers[""], two, one), two])
+    values = (_mixed(values) >> np.uint64(32)).astype(np.uint32)
+    times, plus = _multipliers(hashes)
+    least = [np.minimum.reduceat(times * each + plus, starts, axis=1) for each in values]
+    return np.minimum(*least).T.astype(np.uint16)
+
+
+@cache
+def _multipliers(hashes: int) -> "tuple[NDArray[np.uint32], NDArray[np.uint32]]":
+    import numpy as np
+
+    drawn = np.random.default_rng(0).integers(0, 2**32, (2, hashes, 1), dtype=np.uint32)
+    return drawn[0] | np.uint32(1), drawn[1]
+
+
+def _mixed(numbers: "NDArray[np.uint64]") -> "NDArray[np.uint64]":
+    """Every bit of a result depends on all bits of the number (splitmix64)."""
+    import numpy as np
+
+    for shift, times in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        numbers = (numbers ^ (numbers >> np.uint64(shift))) * np.uint64(times)
+    return numbers ^ (numbers >> np.uint64(31))
+
+
+def _block(said: Said) -> int:
+    """A hash of what near duplicates have in common to the letter."""
+    decisive = sorted(word for word in (*said.question, *said.answer) if word in DECISIVE or word.isdecimal())
+    short = said.answer if len(said.answer) < LONG_ANSWER else ()
+    return hash_of(said.pair.task, said.pair.format, " ".join(decisive), " ".join(short))
+
+
+class _Numbers(dict[str, int]):
+    """A number for each word, the same in every process."""
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= _WORDS_KEPT:
+            self.clear()
+        self[word] = number = hash_of(word)
+        return number
+
+
+_numbers = _Numbers()
