@@ -45,6 +45,7 @@ bench: .venv/installed-dev  ## measure speed and memory, REAL=film.mp4 on it too
 	$(BIN)/python tests/bench/segment.py $(if $(REAL),--real $(REAL))
 	$(BIN)/python tests/bench/chain.py
 	PYTHONPATH=tests $(BIN)/python tests/bench/serving.py
+	$(BIN)/python tests/bench/audit.py
 
 clean:
 	rm -rf .venv .venv-vllm out

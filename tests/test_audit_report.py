@@ -15,7 +15,7 @@ from marathon_pipeline.audit.statistics import Letters, Statistics
 from marathon_pipeline.audit.survey import Standards, survey
 from marathon_pipeline.dataset.dataset import Dataset, media_key
 from marathon_pipeline.ffmpeg import ffmpeg_binary
-from marathon_pipeline.gates import load_gates
+from marathon_pipeline.gates import Gates, load_gates
 from marathon_pipeline.records import (
     LETTERS,
     Binding,
@@ -26,6 +26,7 @@ from marathon_pipeline.records import (
     QAPair,
     Source,
     Span,
+    Summary,
     Verdict,
 )
 from marathon_pipeline.shipped import shipped
@@ -282,6 +283,64 @@ def test_a_source_that_a_benchmark_names_is_counted(named: dict[str, str], count
     found = survey(made, Standards(TAXONOMY, STANDARDS.gates, named))
     check = next(check for check in found.checks if check.name == "benchmark_videos")
     assert (check.value, check.ok, found.benchmarks) == (count, not count, {"lvbench": 1} if count else {})
+
+
+def test_the_result_does_not_depend_on_the_number_of_processes(dataset: Dataset, tmp_path: Path) -> None:
+    many = Dataset(str(shutil.copytree(dataset.url, tmp_path / "many")))
+    pairs, verdicts = many.tables.read(QAPair, "v1"), many.tables.read(Verdict, "v1")
+    for name in (f"w{number:03d}" for number in range(70)):  # three parts
+        many.tables.write(QAPair, name, pairs, {})
+        many.tables.write(Verdict, name, verdicts, {})
+        many.tables.write(ClipCaption, name, [], {})
+        many.tables.write(Event, name, [], {})
+        many.ledger.append(finished(name, 0.1 * len(name), 4, {"object_recognition": "", "temporal_order": ""}))
+    many.ledger.flush()
+    samplers = Sampler(2), Sampler(2)
+    alone, together = (survey(many, STANDARDS, each, processes=n) for n, each in zip((1, 2), samplers, strict=True))
+    assert alone == together and alone.videos == 72
+    assert samplers[0].of_task("object_recognition") == samplers[1].of_task("object_recognition")
+    assert samplers[0].rejected() == samplers[1].rejected()
+
+
+def test_what_was_written_stands_beside_the_plan_and_the_published_topics(dataset: Dataset) -> None:
+    names = ("delivered", "off_topic", "few_events", "mean_events")
+    rows = [{"measure": name, "least": 0} for name in names] + [{"measure": "delivered", "by": "format", "least": 0}]
+    gates = Gates.model_validate({"dataset": rows})
+    found = survey(dataset, Standards(TAXONOMY, gates))
+    values = {check.label: check.value for check in found.checks}
+    wanted = 2 * 6 + 2 * 6 + 1 * 6  # two videos reached two tasks, one a third: three open, three choice
+    assert values["delivered"] == pytest.approx(7 / wanted, abs=1e-6)
+    assert values["delivered of format choice"] == pytest.approx(4 / (wanted / 2), abs=1e-6)
+    assert values["off_topic"] == pytest.approx(4 / 7, abs=1e-6)  # six of object, where 0.302 of seven are two
+    assert (values["mean_events"], values["few_events"]) == (6.5, 0)
+
+
+def test_a_share_that_is_accepted_is_told_with_its_interval(statistics: Statistics) -> None:
+    task = next(task for task in statistics.tasks if task.task == "object_recognition")
+    topic = next(topic for topic in statistics.topics if topic.topic == "object")
+    assert task.interval == topic.interval == pytest.approx((0.4365, 0.9699), abs=1e-3)  # five of six
+    assert topic.accepted == 5
+
+
+@pytest.mark.parametrize(
+    ("caption", "summary", "lost"),
+    [
+        ("A woman carries a red bucket into the barn and feeds two horses.", "A woman feeds the horses in a barn.", 0),
+        ("Someone does something.", "A woman feeds the horses in a barn.", 1),
+        ("A woman carries a red bucket into the barn and feeds two horses.", "Several things come to pass.", 1),
+    ],
+)
+def test_a_video_whose_captions_do_not_keep_what_the_clips_say_is_counted(
+    caption: str, summary: str, lost: int, tmp_path: Path
+) -> None:
+    made = captioned(
+        tmp_path / "out", ["A woman carries a bucket to the horses in the barn and feeds them."], [(0, 30)]
+    )
+    (event,) = made.tables.read(Event, "v")
+    told = event.model_copy(update={"caption": caption, "clip_ids": ("c0000",)})
+    made.tables.write(Event, "v", [told], {})
+    made.tables.write(Summary, "v", [Summary(video_id="v", text=summary, binding=BINDING)], {})
+    assert survey(made, STANDARDS).survival.low == lost
 
 
 @pytest.mark.parametrize(("chi", "p"), [(7.8147, 0.05), (16.2662, 0.001), (2.366, 0.5)])

@@ -57,6 +57,7 @@ def test_a_pair_is_rejected_for_its_problems_and_for_numbers_out_of_bounds(tmp_p
         ("dataset: [{measure: accepted, least: .nan}]", "finite number"),
         ("dataset: [{measure: accepted, least: 1, by: colour}]", "dataset #1 by"),
         ("dataset: [{measure: waiting, most: 0, by: task}]", "over the whole dataset only"),
+        ("dataset: [{measure: delivered, least: 0.5, by: source}]", "is not counted by source: write `by: topic`"),
         ("- a list", "dictionary"),
         ("items: &all {}\ndataset: *all", "aliases (*name) are not read"),
     ],
