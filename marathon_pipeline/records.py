@@ -253,7 +253,9 @@ class Verdict(Record):
     evidence_seconds: float
     said_off_seconds: float = 0.0  # from the farthest time that the question or the answer names to the evidence
     ways_apart: int = 0  # in which the right option looks otherwise than all others; 0 for an open-ended pair
-    option_leak: float = 0.0  # share of the right option's words that the question says, less that of any wrong one
+    option_leak: float = (
+        0.0  # share of the right option's words that the question says, where it says less of the others
+    )
     answer_leak: float = 0.0  # share of the answer's words that the question says; 0 where there are options
     foreign: float = 0.0  # how sure it is that a text of it is in another language than the templates, 0 to 1
 

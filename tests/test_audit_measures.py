@@ -231,7 +231,8 @@ def test_whoever_stands_apart_does_so_in_any_order(options: list[str], right: in
 def test_a_leak_is_found_in_other_forms_and_another_order_of_words() -> None:
     options = ("He sliced the carrots", "He washed the pans", "He fed the dogs", "He opened a window")
     assert option_leak("What does he do after slicing each carrot?", options, 0) == 1
-    assert option_leak("What does he do after slicing each carrot?", options, 1) == -1
+    assert option_leak("What does he do after slicing each carrot?", options, 1) == 0
+    assert option_leak("How are the carrots cut?", options, 0) == 0.5
     assert option_leak("What does he do then?", options, 0) == 0
     assert option_leak("Does he slice carrots, or wash a pan?", options, 0) == 0  # it offers both
     assert answer_leak("Whom does the farmer feed, feeding dogs?", "He fed his dogs.") == 0.5  # `fed` has another stem

@@ -9,21 +9,22 @@ from marathon_pipeline.wording import words
 # What most sentences hold, whatever they are about. Words of order, place and count are not among them.
 _EMPTY = frozenset(
     words(
-        "a an the this that these those it its itself he him his she her hers they them their who whom whose "
-        "which what where when why how is are was were be been being am do does did doing done has have had "
-        "having will would can could shall should may might must of in on at to for from by with into onto as and "
-        "or but so than there here if s t video one ones"
+        "about around roughly nearly a an the this that these those it its itself he him his she her hers they "
+        "them their who whom whose which what where when why how is are was were be been being am do does did "
+        "doing done has have had having will would can could shall should may might must of in on at to for from "
+        "by with into onto as and or but so than there here if s t video one ones"
     )
 )
 
 
 def option_leak(question: str, options: Sequence[str], right: int) -> float:
-    """What share of the right option's words the question says, less that of the wrong option that it says most of."""
+    """What share of the right option's words the question says; 0 where it says as much of a wrong one."""
     if not 0 <= right < len(options):
         return 0.0
     asked = _stems(question)
     shares = [_share(option, asked) for option in options]
-    return shares.pop(right) - max(shares, default=0.0)
+    said = shares.pop(right)
+    return said if said > max(shares, default=0.0) else 0.0
 
 
 def answer_leak(question: str, answer: str) -> float:
