@@ -29,7 +29,13 @@ THINGS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")  # the o
 def videos(count: int) -> tuple[Rows, ...]:
     """All that the stages write about `count` videos, their verdicts too; 119 or so QA pairs each."""
     with TemporaryDirectory() as folder:
-        return tuple(_written(number, Storage(folder)) for number in range(count))
+        return tuple(_written(_exchange(number), Storage(folder)) for number in range(count))
+
+
+def golden() -> Rows:
+    """The video of the golden signals itself, whose script is `write_script(seed=11, minutes=3)`."""
+    with TemporaryDirectory() as folder:
+        return _written({}, Storage(folder))
 
 
 def verified(rows: Rows, pairs: Sequence[QAPair]) -> list[Verdict]:
@@ -39,8 +45,7 @@ def verified(rows: Rows, pairs: Sequence[QAPair]) -> list[Verdict]:
     return [row for row in found if isinstance(row, Verdict)]
 
 
-def _written(number: int, storage: Storage) -> Rows:
-    names = _exchange(number)
+def _written(names: dict[str, str], storage: Storage) -> Rows:
     rows: Rows = {record: [_renamed(row, names) for row in _golden(record)] for record in (Clip, Signals)}
     for name in ("caption_clips", "caption_events", "summarize", "qa", "verify"):
         stage = _stages()[name]

@@ -252,7 +252,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "evidence_outside_video",
         "a stretch behind the end",
-        lambda pair, chance: {"evidence": (Span(start=SECONDS + 10, end=SECONDS + 20),)},
+        lambda pair, chance: {"evidence": (Span(start=36000, end=36010),)},
     ),
     Fault(
         "evidence_outside_video",
