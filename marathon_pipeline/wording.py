@@ -104,12 +104,12 @@ def problems(question: str, options: Sequence[str], answer: str, task: Task, rul
 
 def _answers_itself(question: str, options: Sequence[str], answer: str) -> bool:
     """`Which lasts longer, the rain or the snow?` names its answer and does not give it away."""
-
-    def asked(text: str) -> bool:
-        return bool(words(text)) and f" {' '.join(words(text))} " in spaced
-
-    spaced = f" {' '.join(words(question))} "
-    return asked(answer) and " or " not in spaced and not any(asked(option) for option in options if option != answer)
+    asked, right = (f" {' '.join(words(text))} " for text in (question, answer))
+    if right not in asked or not right.strip() or " or " in asked:
+        return False
+    beside = asked.replace(right, " | ")  # `a minute` within `a minute and a half` is no other answer
+    others = (f" {' '.join(words(option))} " for option in options if option != answer)
+    return not any(other in beside for other in others if other.strip())
 
 
 def _other_script(said: Sequence[str], home: frozenset[str]) -> bool:

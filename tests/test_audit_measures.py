@@ -89,6 +89,11 @@ PLANTED: list[tuple[str, Callable[..., QAPair], Change]] = [
     ("pipeline_word", open_pair, {"answer": "A kite, in the last two frames."}),
     ("answer_in_question", pair, {"question": "What is a blue kite, rising?"}),
     ("answer_in_question", open_pair, {"question": "Does a blue kite rise?", "answer": "a Blue kite"}),
+    (
+        "answer_in_question",
+        pair,
+        {"question": "Is it a blue kite?", "options": ("A red kite", OPTIONS[1], "A blue", "A kite")},
+    ),
     ("time_outside_video", pair, {"question": "What rises over the roof at 1:47?"}),
     ("time_outside_video", open_pair, {"answer": "A kite, at 1:00:05."}),
     ("time_outside_video", open_pair, {"answer": "A kite, about 1 minute 50 seconds in."}),
