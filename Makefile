@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
 
-.PHONY: run test test-slow test-vllm coverage check truth real-facts fuzz chaos bench clean
+.PHONY: run test test-slow test-vllm coverage check truth planted confusion real-facts fuzz chaos bench clean
 
 run: .venv/installed  ## build the demo dataset, its release and its report
 	$(BIN)/marathon run jobs/demo.yaml
@@ -37,6 +37,12 @@ check: .venv/installed-dev  ## lint, types, import directions
 
 truth: .venv/installed-dev  ## score all that the offline annotator can say of videos of fresh seeds, against their scripts
 	PYTHONPATH=tests $(BIN)/python -m truth.run $(FIRST_SEED)
+
+planted: .venv/installed-dev  ## plant every known fault in clean datasets: what the audit finds of each
+	PYTHONPATH=tests $(BIN)/python -m planted.run
+
+confusion: .venv/installed-dev  ## what the audit lets through though it is wrong, on videos of fresh seeds with scripts
+	PYTHONPATH=tests $(BIN)/python -m planted.confusion $(FIRST_SEED)
 
 chaos: .venv/installed-dev  ## thirty runs, each with a kill -9 of the command, of a worker and of an ffmpeg at random moments
 	$(BIN)/python tests/chaos.py --runs $(or $(RUNS),30)

@@ -251,6 +251,13 @@ class Verdict(Record):
     answer_words: int
     option_length_ratio: float  # longest option over shortest, in characters; 0 for an open-ended pair
     evidence_seconds: float
+    said_off_seconds: float = 0.0  # from the farthest time that the question or the answer names to the evidence
+    ways_apart: int = 0  # in which the right option looks otherwise than all others; 0 for an open-ended pair
+    option_leak: float = (
+        0.0  # share of the right option's words that the question says, where it says less of the others
+    )
+    answer_leak: float = 0.0  # share of the answer's words that the question says; 0 where there are options
+    foreign: float = 0.0  # how sure it is that a text of it is in another language than the templates, 0 to 1
 
 
 class Usage(Record):

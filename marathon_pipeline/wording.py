@@ -1,7 +1,9 @@
 """What the words of a question, its options and its answer may not be: for who writes them, and for the audit."""
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 from marathon_pipeline.taxonomy import Rules, Task
 
@@ -10,7 +12,10 @@ PROBLEMS: dict[str, str] = {
     "empty_text": "The question, the answer or an option holds no word.",
     "long_text": "The question, the answer or an option has more words than its bound allows.",
     "option_lengths": "One option is so much longer than another one that its length alone can give the answer away.",
-    "pipeline_word": "It speaks of how it was made, in a word that the rules of the templates forbid.",
+    "labelled_options": "Its options carry letters or numbers of their own.",
+    "catch_all_option": "An option speaks of the other options (`all of these`), or of not knowing.",
+    "pipeline_word": "It speaks of how it was made: in a word that the rules forbid, or by an id or a number.",
+    "other_script": "It holds letters of a script that the templates do not use, and that it does not quote.",
     "answer_in_question": "The question says the answer, and offers no other one beside it.",
 }
 
@@ -23,12 +28,28 @@ MIN_LENGTH_DIFFERENCE = 24  # characters; `two` beside `twelve` gives nothing aw
 
 _WORD = re.compile(r"[^\W_]+")
 _ASCII_WORDS = bytes(byte if chr(byte).isalnum() else ord(" ") for byte in bytes(range(128)).lower())
+_DIGIT = re.compile(r"\d")
 _CLOCK = re.compile(r"(?<![\d:.])(?:(\d{1,2}):)?(\d{1,2}):([0-5]\d)(?![\d:]|\.\d)")
 _SAID = re.compile(
     r"\b(?:(?P<h>\d+) hours?)?,?(?: and)? ?(?:(?P<m>\d+) minutes?)?,?(?: and)? ?(?:(?P<s>\d+) seconds?)? "
     r"(?:into the video|from the start|in)\b(?! (?:a row|all|length|total))",
     re.IGNORECASE,
 )
+
+_MARK = re.compile(r"\b(?:at|by|around|after) minute (\d+)\b|\b(\d+)[- ]minute mark\b", re.IGNORECASE)
+_LABEL = re.compile(r"\s*(?:\(?[A-E1-5][.):]|[\[{][A-E1-5][]}])\s", re.IGNORECASE)
+_CATCH_ALL = re.compile(
+    r"(?:all|none|neither|any|both|some|two)(?: of)?(?: the)?(?: these| those| them| above| others| options| answers)"
+    r"|(?:both )?[a-d] (?:and|or|nor) [a-d]|not enough information(?: is)?(?: given)?|unknown|i don t know"
+    r"|(?:it |this )?(?:cannot|can not|can t) be (?:determined|told|known|said|inferred|answered)"
+)
+# What prompts and captions call things by: `c0012`, `Event 3`, `[0:12]`, `20-50s`.
+_CODE = re.compile(
+    r"\bc\d{4}\b|[\[(<] ?\d{1,2}:\d\d\b|\d ?s? ?[-\u2013] ?\d+(?:\.\d+)? ?s\b|<(?:image|video)>"
+    r"|\b(?:clip|frame|caption|segment|event|stretch|scene|shot|chunk)[ _#-]*\d+\b(?! times)",
+    re.IGNORECASE,
+)
+_QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|«[^»]*»|「[^」]*」")
 
 
 def words(text: str) -> list[str]:
@@ -39,12 +60,15 @@ def words(text: str) -> list[str]:
 
 
 def moments(text: str) -> list[float]:
-    """The times of a video that a text names, in seconds: `4:05`, `1:02:00`, `2 minutes 10 seconds in`."""
+    """The times of a video that a text names, in seconds: `4:05`, `2 minutes 10 seconds in`, `the 5-minute mark`."""
+    if _DIGIT.search(text) is None:
+        return []
     found = [3600 * int(h or 0) + 60 * int(m) + int(s) for h, m, s in _CLOCK.findall(text)]
     for said in _SAID.finditer(text):
         parts = said.groupdict()
         if any(parts.values()):
             found.append(sum(int(parts[unit] or 0) * size for unit, size in (("h", 3600), ("m", 60), ("s", 1))))
+    found += [60 * int(at or mark) for at, mark in _MARK.findall(text)]
     return [float(seconds) for seconds in found]
 
 
@@ -63,17 +87,39 @@ def problems(question: str, options: Sequence[str], answer: str, task: Task, rul
     sizes = [len(option.strip()) for option in options] or [0]
     if max(sizes) > MAX_LENGTH_RATIO * min(sizes) and max(sizes) - min(sizes) >= MIN_LENGTH_DIFFERENCE:
         yield "option_lengths"
-    if any(rules.forbidden_in(text) for text in said):
+    if sum(_LABEL.match(option) is not None for option in options) > 1:  # one alone may be a person's initial
+        yield "labelled_options"
+    if any(_CATCH_ALL.fullmatch(" ".join(folded)) for folded in texts):
+        yield "catch_all_option"
+    if _CODE.search("\n".join(said)) or any(rules.forbidden_in(text) for text in said):
         yield "pipeline_word"
+    if not all(map(str.isascii, said)) and _other_script(said, _scripts_of(rules.general)):
+        yield "other_script"
     if _answers_itself(question, options, answer):
         yield "answer_in_question"
 
 
 def _answers_itself(question: str, options: Sequence[str], answer: str) -> bool:
     """`Which lasts longer, the rain or the snow?` names its answer and does not give it away."""
+    asked, right = (f" {' '.join(words(text))} " for text in (question, answer))
+    if right not in asked or not right.strip() or " or " in asked:
+        return False
+    beside = asked.replace(right, " | ")  # `a minute` within `a minute and a half` is no other answer
+    others = (f" {' '.join(words(option))} " for option in options if option != answer)
+    return not any(other in beside for other in others if other.strip())
 
-    def asked(text: str) -> bool:
-        return bool(words(text)) and f" {' '.join(words(text))} " in spaced
 
-    spaced = f" {' '.join(words(question))} "
-    return asked(answer) and " or " not in spaced and not any(asked(option) for option in options if option != answer)
+def _other_script(said: Sequence[str], home: frozenset[str]) -> bool:
+    """Two letters at least, as one may be a sign: `π`. What is quoted may be read off the picture."""
+    letters = [letter for text in said for letter in _QUOTED.sub("", text) if letter.isalpha()]
+    return sum(not letter.isascii() and _script(letter) not in home for letter in letters) > 1
+
+
+@cache
+def _scripts_of(text: str) -> frozenset[str]:
+    return frozenset(_script(letter) for letter in set(text) if letter.isalpha())
+
+
+def _script(letter: str) -> str:
+    """The first word of a character's name: `LATIN`, `CYRILLIC`, `CJK`."""
+    return unicodedata.name(letter, "unknown").partition(" ")[0]

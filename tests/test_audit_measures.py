@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marathon_pipeline.audit.language import foreign
+from marathon_pipeline.audit.leaks import answer_leak, option_leak
 from marathon_pipeline.audit.measures import PROBLEMS, covered_seconds, measure
+from marathon_pipeline.audit.options import ways_apart
 from marathon_pipeline.records import Binding, Clip, QAPair, Span, Verdict, merged
 from marathon_pipeline.taxonomy import clock, load_taxonomy
 from marathon_pipeline.wording import moments, words
@@ -74,11 +77,23 @@ PLANTED: list[tuple[str, Callable[..., QAPair], Change]] = [
     ("long_text", pair, {"question": "and then " * 41}),
     ("long_text", open_pair, {"answer": "up and down " * 70}),
     ("option_lengths", pair, {"options": ("A red kite that somebody lost on the beach yesterday", *OPTIONS[1:])}),
+    ("labelled_options", pair, {"options": ("A. Red", "B. Blue", "C. Grey", "D. White"), "answer": "B. Blue"}),
+    ("labelled_options", pair, {"options": ("(1) Red", "(2) Blue", "[3] Grey", "d) White"), "answer": "(2) Blue"}),
+    ("catch_all_option", pair, {"options": (*OPTIONS[:3], "None of the above.")}),
+    ("catch_all_option", pair, {"options": (*OPTIONS[:3], "Both A and B")}),
+    ("catch_all_option", pair, {"options": (*OPTIONS[:3], "It cannot be determined")}),
+    ("other_script", pair, {"options": (*OPTIONS[:3], "Небольшой самолёт")}),
+    ("other_script", open_pair, {"answer": "一只蓝色的风筝"}),
     ("pipeline_word", pair, {"question": "What rises in this CLIP?"}),
     ("pipeline_word", pair, {"options": ("The timestamps", *OPTIONS[1:])}),
     ("pipeline_word", open_pair, {"answer": "A kite, in the last two frames."}),
     ("answer_in_question", pair, {"question": "What is a blue kite, rising?"}),
     ("answer_in_question", open_pair, {"question": "Does a blue kite rise?", "answer": "a Blue kite"}),
+    (
+        "answer_in_question",
+        pair,
+        {"question": "Is it a blue kite?", "options": ("A red kite", OPTIONS[1], "A blue", "A kite")},
+    ),
     ("time_outside_video", pair, {"question": "What rises over the roof at 1:47?"}),
     ("time_outside_video", open_pair, {"answer": "A kite, at 1:00:05."}),
     ("time_outside_video", open_pair, {"answer": "A kite, about 1 minute 50 seconds in."}),
@@ -138,6 +153,8 @@ CLEAN: list[QAPair] = [
     pair(question="Which of a blue kite and a grey bird is higher?"),  # it offers two of the options
     open_pair(question="Is it a kite or a plane?", answer="A kite"),
     pair(question="What is in the picture frame?"),  # an allowed phrase
+    pair(question="Which sign of “Καφενείο” and 'π' is over the roof?"),  # what is quoted stands in the picture
+    pair(options=("D. Trump", *OPTIONS[2:], "Jürgen"), answer=OPTIONS[2]),
     pair(question="Is the eclipse over the roof?"),  # holds a forbidden word, but not as a word
     pair(options=("Two", "Eleven", "Thirty-one", "None"), answer="Eleven"),  # unlike, but too short to tell
 ]
@@ -185,3 +202,91 @@ def test_merging_keeps_exactly_the_seconds_that_are_covered(spans: list[Span]) -
 
 def test_words_leave_case_and_punctuation_behind() -> None:
     assert words("  Don't — the RED_kite, 2 m!") == ["don", "t", "the", "red", "kite", "2", "m"]
+
+
+@pytest.mark.parametrize(
+    ("options", "ways"),
+    [
+        (("Red", "Blue", "Three", "White"), 1),
+        (("About two minutes", "1:20", "2:40", "4:05"), 1),  # the first one is right in all of these
+        (("A gate that is open", "A red door", "A rose", "A wall"), 0),
+        (("Two minutes", "Four minutes", "A minute", "Half an hour"), 0),
+        (("It was opened.", "a red door", "the open window", "the gate"), 3),  # a sentence, a capital, a full stop
+        (("A dog", "a cat", "a bird", "a fish"), 1),
+        (("Two dogs", "A cat", "A bird", "One fish"), 1),
+        (("He does not sit", "He stands", "He lies", "He runs"), 1),
+        (("No, a dog", "Yes, a dog", "Yes, a cat", "Yes, a bird"), 0),
+        (("Three", "Four"), 0),
+    ],
+)
+def test_the_only_option_of_its_kind_stands_apart(options: tuple[str, ...], ways: int) -> None:
+    right = 2 if options[0] == "Red" else 0
+    assert ways_apart(options, right) == ways
+    assert not any(ways_apart(options, other) for other in range(len(options)) if other != right)
+
+
+@given(st.lists(st.text(max_size=20), min_size=4, max_size=4), st.integers(-1, 4))
+def test_whoever_stands_apart_does_so_in_any_order(options: list[str], right: int) -> None:
+    ways = ways_apart(options, right)
+    assert 0 <= ways <= 6
+    if 0 <= right < 4:
+        assert ways_apart([*options[right + 1 :], *options[: right + 1]], 3) == ways
+
+
+def test_a_leak_is_found_in_other_forms_and_another_order_of_words() -> None:
+    options = ("He sliced the carrots", "He washed the pans", "He fed the dogs", "He opened a window")
+    assert option_leak("What does he do after slicing each carrot?", options, 0) == 1
+    assert option_leak("What does he do after slicing each carrot?", options, 1) == 0
+    assert option_leak("How are the carrots cut?", options, 0) == 0.5
+    assert option_leak("What does he do then?", options, 0) == 0
+    assert option_leak("Does he slice carrots, or wash a pan?", options, 0) == 0  # it offers both
+    assert answer_leak("Whom does the farmer feed, feeding dogs?", "He fed his dogs.") == 0.5  # `fed` has another stem
+    assert answer_leak("Is he slicing a carrot or a leek?", "He slices a carrot.") == 0
+
+
+def test_the_farthest_time_said_is_held_against_the_evidence() -> None:
+    assert verdict(pair(question="What rises at 0:30?")).said_off_seconds == 0
+    assert verdict(pair(question="What rises after 0:10?", clip_ids=("c0000", "c0001"))).said_off_seconds == 15
+    assert verdict(open_pair(answer="A kite, about 1 minute 20 seconds in.")).said_off_seconds == 48
+
+
+@pytest.mark.parametrize(
+    ("text", "is_foreign"),
+    [
+        ("¿Qué hace el hombre después de cortar las zanahorias?", True),
+        ("Der Mann schneidet die Karotten in dünne Scheiben.", True),
+        ("Que fait la femme après avoir lavé les légumes ?", True),
+        ("What does the man do with the carrots?", False),
+        ("He pulls out a brass compass.", False),
+        ("Slate Glass Tin Wood", False),
+        ("Zanahorias", False),  # too short to tell
+        ("", False),
+    ],
+)
+def test_a_text_in_another_language_than_the_templates_is_told(text: str, is_foreign: bool) -> None:
+    assert (foreign(text, TAXONOMY.rules) > 0.5) == is_foreign
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "In this segment, who leaves?", "As the caption says, who leaves?", "Who leaves in frame 12?",
+        "According to the provided description, who leaves?", "Who leaves in Event 3?", "Who leaves at [00:12]?",
+        "Who leaves in c0012?", "Who leaves between 20-50s?", "What does event_003 show?", "Who leaves in shot #4?",
+        "What happens in this snippet?", "It is not stated who leaves.", "As an AI language model, I see a man.",
+        "In the sampled images, who leaves?", "What does <video> show?", "In the footage provided, who leaves?",
+    ],
+)  # fmt: skip
+def test_words_of_the_pipeline_are_known_in_many_forms(text: str) -> None:
+    assert verdict(pair(question=text)).problems == ("pipeline_word",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Who wins by 3-2 in the second set?", "Who wears number 12?", "Who leaps over the event horizon 3 times?",
+        "Who takes 20-30 steps?", "Who eats a chunk of cheese?", "Who shoots at 3 metres?", "Who puts on a record?",
+    ],
+)  # fmt: skip
+def test_ordinary_words_are_not_taken_for_those_of_the_pipeline(text: str) -> None:
+    assert verdict(pair(question=text)).problems == ()

@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from marathon_pipeline import wording
+from marathon_pipeline.audit.language import foreign
+from marathon_pipeline.audit.leaks import answer_leak, option_leak
+from marathon_pipeline.audit.options import ways_apart
 from marathon_pipeline.records import LETTERS, Clip, QAPair, Span, Verdict, merged
 from marathon_pipeline.taxonomy import Rules, Task
 from marathon_pipeline.wording import words
@@ -34,6 +37,7 @@ def measure(pair: QAPair, seconds: float, clips: Mapping[str, Clip], task: Task,
         if _within(span, 0.0, seconds)
     ]
     said = wording.problems(pair.question, pair.options, pair.answer, task, rules)
+    right = LETTERS.find(pair.letter) if pair.letter else -1
     return Verdict(
         qa_id=pair.qa_id,
         video_id=pair.video_id,
@@ -43,6 +47,11 @@ def measure(pair: QAPair, seconds: float, clips: Mapping[str, Clip], task: Task,
         answer_words=len(words(pair.answer)),
         option_length_ratio=round(max(sizes) / max(1, min(sizes)), 3) if sizes else 0.0,
         evidence_seconds=round(covered_seconds(shown), 3),
+        said_off_seconds=round(_said_off(pair), 3),
+        ways_apart=ways_apart(pair.options, right),
+        option_leak=round(option_leak(pair.question, pair.options, right), 3),
+        answer_leak=0.0 if pair.options else round(answer_leak(pair.question, pair.answer), 3),
+        foreign=round(max(foreign(pair.question, rules), foreign(" ".join(pair.options) or pair.answer, rules)), 3),
     )
 
 
@@ -72,6 +81,13 @@ def _times(pair: QAPair, seconds: float) -> Iterator[str]:
     texts = (pair.question, pair.answer, *pair.options)
     if any(moment > seconds + SAID_TOLERANCE for text in texts for moment in wording.moments(text)):
         yield "time_outside_video"
+
+
+def _said_off(pair: QAPair) -> float:
+    """Seconds from the farthest time that the question or the answer names to the evidence nearest to it."""
+    said = (moment for text in (pair.question, pair.answer) for moment in wording.moments(text))
+    gaps = [min(max(s.start - moment, moment - s.end, 0.0) for s in pair.evidence) for moment in said if pair.evidence]
+    return max(gaps, default=0.0)
 
 
 def _evidence(pair: QAPair, seconds: float, clips: Mapping[str, Clip]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from marathon_pipeline.taxonomy import Taxonomy
 
 
 class Verify:
-    name, version = "verify", 2
+    name, version = "verify", 3
     reads, writes = (Clip, QAPair), (Verdict,)
     annotator = None
 
@@ -15,7 +15,7 @@ class Verify:
         self._taxonomy, self.parts = taxonomy, tasks
 
     def settings(self, part: str) -> object:
-        return [self._taxonomy.rules.forbidden, self._taxonomy.rules.allowed]
+        return [self._taxonomy.rules.forbidden, self._taxonomy.rules.allowed, self._taxonomy.rules.general]
 
     async def run(self, given: Given, part: str) -> list[Verdict]:
         clips = {clip.clip_id: clip for clip in given.all(Clip)}
