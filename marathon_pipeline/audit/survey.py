@@ -143,7 +143,7 @@ class _Count:
                 accepted.append((pair, cell))
                 self._accepted(pair, cell, seconds)
             if self._sampler is not None:
-                self._sampler.add(Shown(pair, verdict, reasons, seconds))
+                self._sampler.add(Shown(pair, verdict, reasons, seconds, name))
         self._together(accepted, seconds)
 
     def _number(self, cell: Cell) -> int:
