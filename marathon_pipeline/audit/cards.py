@@ -4,6 +4,7 @@ import base64
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from html import escape
 
 from marathon_pipeline.audit.sample import Sampler, Shown
 from marathon_pipeline.audit.statistics import bound_in_words, plain
@@ -20,11 +21,12 @@ _PICTURES_EACH = (2, 4)
 _PICTURES = (
     320  # in all, where the sample is large; with the bytes of them it keeps the page light enough to send around
 )
-_PICTURE_BYTES = 2_600_000
+_PICTURE_BYTES = 2_400_000
 _FRAME_AT = 0.4  # within its second, as segmentation takes it for the proxy
 _CAPTIONS_EACH = 4
 _PROMPT_ENDS = (3_000, 1_500)  # characters shown of a long prompt, of its beginning and of its end
-_PROMPT_CHARACTERS = 400_000  # in all
+_CAPTION_CHARACTERS = 1_500  # of one field
+_TEXT_BYTES = 700_000  # of captions and prompts in all, as the page escapes them
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def cards(dataset: Dataset, taxonomy: Taxonomy, gates: Gates, sampler: Sampler) 
     for chosen in sample:
         by_video[chosen.shown.pair.video_id].append(chosen)
     made: dict[str, Card] = {}
-    picture_bytes, prompt_characters = _PICTURE_BYTES, _PROMPT_CHARACTERS
+    picture_bytes, text_bytes = _PICTURE_BYTES, _TEXT_BYTES
     for video_id, of_video in sorted(by_video.items()):
         pairs = [chosen.shown.pair for chosen in of_video]
         wanted = {pair.qa_id: seconds_shown(pair.evidence, each) for pair in pairs}
@@ -91,20 +93,26 @@ def cards(dataset: Dataset, taxonomy: Taxonomy, gates: Gates, sampler: Sampler) 
         for chosen, pair in zip(of_video, pairs, strict=True):
             own = [Picture(second, pictures[second]) for second in wanted[pair.qa_id] if second in pictures]
             picture_bytes -= sum(len(picture.jpeg) * 3 // 4 for picture in own)
-            prompt = prompts.get(pair.qa_id, "")
-            prompt_characters -= len(prompt)
             cited = [captions[clip_id] for clip_id in pair.clip_ids if clip_id in captions]
             task = taxonomy.tasks.get(pair.task)
             reads = {*(task.reads if task else ()), "summary"}
+            notes, prompt = (
+                [_caption(caption, reads) for caption in cited[:_CAPTIONS_EACH]],
+                prompts.get(pair.qa_id, ""),
+            )
+            said = (text for note in notes for _, text in note.fields)
+            text_bytes -= sum(len(escape(text).encode()) for text in (prompt, *said))
+            if text_bytes < 0:
+                notes, prompt = [], ""
             made[pair.qa_id] = Card(
                 shown=chosen.shown,
                 name=task.name if task else pair.task,
                 kinds=tuple(chosen.kinds),
                 numbers=tuple(_numbers(chosen, gates)),
                 pictures=tuple(own) if picture_bytes > 0 else (),
-                captions=tuple(_caption(caption, reads) for caption in cited[:_CAPTIONS_EACH]),
-                more_captions=max(0, len(cited) - _CAPTIONS_EACH),
-                prompt=prompt if prompt_characters > 0 else "",
+                captions=tuple(notes),
+                more_captions=len(cited) - len(notes),
+                prompt=prompt,
             )
     return [made[chosen.shown.pair.qa_id] for chosen in sample]
 
@@ -184,5 +192,5 @@ def _shortened(prompt: str) -> str:
 
 
 def _caption(caption: ClipCaption, reads: Collection[str]) -> Caption:
-    fields = tuple((name, getattr(caption, name)) for name in CAPTION_FIELDS if name in reads)
+    fields = tuple((name, getattr(caption, name)[:_CAPTION_CHARACTERS]) for name in CAPTION_FIELDS if name in reads)
     return Caption(start=caption.start, end=caption.end, fields=fields)

@@ -2,7 +2,7 @@
 // Filter and open pair live in the address, `#task=temporal_order&q=red&pair=...`, so that a view can be handed on.
 const form = document.querySelector("form");
 const articles = [...document.querySelectorAll("article")];
-const texts = articles.map((article) => article.querySelector(".text").textContent.toLowerCase());
+const texts = articles.map((article) => [".question", ".text"].map((part) => article.querySelector(part).textContent).join(" ").toLowerCase());
 const address = () => new URLSearchParams(location.hash.slice(1));
 
 function show() {
