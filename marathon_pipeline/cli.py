@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from marathon_pipeline import __version__
-from marathon_pipeline.errors import Failed, UserError, defect
+from marathon_pipeline.errors import Failed, UserError, defect, one_line
 
 if TYPE_CHECKING:
     from marathon_pipeline.job import PlanRow
@@ -392,7 +393,7 @@ def diff(
     table = Table("task", *kinds, box=None, pad_edge=False)
     for task in found.tasks:
         if task.differs:
-            table.add_row(task.task, *(f"{getattr(task, kind):,}" for kind in kinds))
+            table.add_row(Text(one_line(task.task)), *(f"{getattr(task, kind):,}" for kind in kinds))
     if table.rows:
         out.print(table)
     for side, word in ((found.old, "old"), (found.new, "new")):

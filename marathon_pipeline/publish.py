@@ -118,8 +118,11 @@ def _changed_lines(dataset: Dataset, name: str) -> list[str]:
     before = revision_before(dataset, name)
     if before is None:
         return []
-    old, new = (open_release(f"{dataset.url}/{folder_of(each)}") for each in (before.name, name))
-    return [f"changed  against {before.name}: {compare(old, new)}"] if old and new else []
+    try:
+        old, new = (side_of(f"{dataset.url}/{folder_of(each)}") for each in (before.name, name))
+        return [f"changed  against {before.name}: {compare(old, new)}"]
+    except UserError as error:  # an old release that is damaged spoils no new one
+        return [f"changed  against {before.name}: not told, {error}"]
 
 
 def _shown(dataset: Dataset, key: str) -> str:

@@ -1,3 +1,4 @@
+import json
 import random
 import re
 import shutil
@@ -5,12 +6,14 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_release import SETTINGS, SOURCES, TASKS, TAXONOMY, add_video, pair, video_of, write_qa
 
+from marathon_pipeline import cli
 from marathon_pipeline.audit.compare import Change, Comparison, compare
 from marathon_pipeline.audit.page import marked, render, render_markdown
 from marathon_pipeline.audit.sides import Cost, DatasetSide, Kind, Version, open_release
@@ -221,6 +224,25 @@ def test_a_release_that_is_not_whole_is_said_in_one_line(dataset: Dataset, tmp_p
     with pytest.raises(UserError, match="cannot be read"):
         compare(broken, whole)
     assert open_release(str(tmp_path / "nowhere")) is None and not (tmp_path / "nowhere").exists()
+
+
+def test_a_release_of_strangers_cannot_steer_the_terminal(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(f"{dataset.url}/releases/r-1", tmp_path / "r")
+    file = tmp_path / "r/release.json"
+    told = json.loads(file.read_text()) | {"name": "\x1b[2J"}
+    hostile = "[red]\x1b[31m"
+    folder = (tmp_path / "r/qa/object_attribute").rename(tmp_path / f"r/qa/{hostile}")
+    for path in folder.glob("*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.set_column(table.column_names.index("task"), "task", [[hostile] * len(table)]), path)
+    for part in ("parts", "tasks", "files"):
+        told[part] = {key.replace("object_attribute", hostile): value for key, value in told[part].items()}
+    file.write_text(json.dumps(told))
+    cli.diff(f"{dataset.url}/releases/r-2", str(tmp_path / "r"))
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and "[red]\\x1b[31m" in shown and "release \\x1b[2J" in shown
 
 
 @given(old=st.text(max_size=60), new=st.text(max_size=60))

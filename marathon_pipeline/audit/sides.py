@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
-from marathon_pipeline.errors import UserError
+from marathon_pipeline.errors import UserError, one_line
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.records import Format, Outcome, QAPair, Record, Span, Verdict
 from marathon_pipeline.release.release_file import Release, release_in
@@ -110,7 +110,7 @@ class ReleaseSide:
 
     def __init__(self, storage: Storage, release: Release) -> None:
         self._storage, self._release = storage, release
-        self.name = release.name
+        self.name = one_line(release.name)
         self.tasks = frozenset(release.tasks)
         self.videos = frozenset(str(row["video_id"]) for row in self._rows("videos.parquet", ["video_id"]))
 
@@ -119,7 +119,7 @@ class ReleaseSide:
             room, _, rest = path.partition("/")
             if room == "qa" and rest.partition("/")[0] in tasks and path.endswith(".parquet"):
                 for row in self._rows(path, list(Version.model_fields)):
-                    if row["video_id"] in videos:
+                    if row["video_id"] in videos and row["task"] in tasks:
                         yield Version.model_validate(row), True
 
     def parts(self) -> dict[str, tuple[str, int]]:
