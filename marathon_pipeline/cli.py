@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from marathon_pipeline import __version__
-from marathon_pipeline.errors import Failed, UserError, defect
+from marathon_pipeline.errors import Failed, UserError, defect, one_line
 
 if TYPE_CHECKING:
     from marathon_pipeline.job import PlanRow
@@ -338,20 +339,27 @@ def audit(
     dataset: DatasetArgument,
     sample: Annotated[int, typer.Option("--sample", min=0, help="QA shown with pictures, for each task.")] = 2,
     gates: Annotated[Path | None, typer.Option(help="A file of gates, instead of those of the job.")] = None,
+    against: Annotated[
+        str, typer.Option(metavar="OTHER", help="An earlier dataset or release: the report tells what changed.")
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Measure a dataset's QA and write the report; exit 1 where a gate is broken."""
     from marathon_pipeline.publish import audit_dataset
 
-    statistics, page = audit_dataset(dataset, sample, gates, err)
+    info, page = audit_dataset(dataset, sample, gates, against, err)
+    statistics = info.statistics
     if as_json:
-        _print_json(statistics.model_dump(mode="json"))
+        changed = {"comparison": info.comparison.model_dump(mode="json")} if info.comparison else {}
+        _print_json(statistics.model_dump(mode="json") | changed)
     else:
         shown = [check for check in statistics.checks if not (check.by and check.ok)]
         for check in shown:
             out.print(f"{'ok    ' if check.ok else 'BROKEN'}  {check}", markup=False)
         if held := len(statistics.checks) - len(shown):
             out.print(f"ok      and {held} of single tasks, topics and so on", markup=False)
+        if info.comparison:
+            out.print(f"changed  against {info.comparison.old.name}: {info.comparison}", markup=False)
         out.print(f"report  {page}", markup=False)
     raise typer.Exit(OK if all(check.ok for check in statistics.checks) else SOMETHING_FAILED)
 
@@ -365,7 +373,34 @@ def release(
     """Write an immutable release of a dataset, unless a gate is broken."""
     from marathon_pipeline.publish import release_dataset
 
-    out.print(release_dataset(dataset, name, despite, err), markup=False)
+    for line in release_dataset(dataset, name, despite, err):
+        out.print(line, markup=False)
+
+
+@app.command()
+def diff(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="A dataset or a release: its folder or URL.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Another one.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Which QA pairs were added, removed and changed from one dataset or release to another."""
+    from marathon_pipeline import publish
+
+    found, ids = publish.diff(old, new)
+    if as_json:
+        return _print_json(found.model_dump(mode="json", exclude={"sample"}) | {"ids": ids})
+    kinds = ("unchanged", "changed", "added", "removed")
+    table = Table("task", *kinds, box=None, pad_edge=False)
+    for task in found.tasks:
+        if task.differs:
+            table.add_row(Text(one_line(task.task)), *(f"{getattr(task, kind):,}" for kind in kinds))
+    if table.rows:
+        out.print(table)
+    for side, word in ((found.old, "old"), (found.new, "new")):
+        own = f", {side.own:,} that the other one does not have" if side.own else ""
+        out.print(f"{word}      {side.kind} {side.name}, {side.videos:,} videos{own}", markup=False)
+    out.print(f"changed  {found}", markup=False)
+    return None
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """What follows a run: the report, and the release where the gates let it through."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -7,18 +8,20 @@ from pathlib import Path
 
 from rich.console import Console
 
+from marathon_pipeline.audit.compare import Change, Comparison, compare
 from marathon_pipeline.audit.measures import PROBLEMS
-from marathon_pipeline.audit.report import HTML_KEY, current_audit, write_audit
+from marathon_pipeline.audit.report import HTML_KEY, AuditInfo, current_audit, write_audit
+from marathon_pipeline.audit.sides import DatasetSide, Side, open_release
 from marathon_pipeline.audit.statistics import Check, Statistics
 from marathon_pipeline.audit.survey import Standards, survey
 from marathon_pipeline.config import JobConfig, job_of
-from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.dataset.dataset import Dataset, NoDataset
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.gates import Gates, load_gates
 from marathon_pipeline.pipeline.progress import bar
 from marathon_pipeline.pipeline.purge import settle
-from marathon_pipeline.release.plan import next_revision
-from marathon_pipeline.release.release_file import Approval
+from marathon_pipeline.release.plan import next_revision, revision_before
+from marathon_pipeline.release.release_file import Approval, folder_of
 from marathon_pipeline.release.settings import ReleaseSettings
 from marathon_pipeline.release.write import write_release
 from marathon_pipeline.shipped import shipped
@@ -61,17 +64,16 @@ def conclude(config: JobConfig, dataset: Dataset, standards: Standards, console:
         settings = config.release.settings()
         name = next_revision(dataset, config.release.name, settings, standards.taxonomy, standards.gates)
         try:
-            line = _release_line(config, dataset, name, standards, config.release.despite, found, console)
+            ended.summary += _release_lines(config, dataset, name, standards, config.release.despite, found, console)
         except GateBroken as error:
-            line = f"release  {error}"
+            ended.summary.append(f"release  {error}")
             ended.failures = 1
-        ended.summary.append(line)
     if config.audit is not None:
         ended.summary.append(f"report   {_shown(dataset, HTML_KEY)}")
     return ended
 
 
-def _release_line(
+def _release_lines(
     config: JobConfig,
     dataset: Dataset,
     name: str,
@@ -79,7 +81,7 @@ def _release_line(
     despite: str,
     found: Statistics | None,
     console: Console,
-) -> str:
+) -> list[str]:
     """found: by the audit, where there was one."""
     settings = config.release.settings() if config.release is not None else ReleaseSettings()
     content = config.stage_settings().model_dump(mode="json")
@@ -107,7 +109,20 @@ def _release_line(
         )
     size = f"{info.bytes / 1e6:.1f} MB"
     unchanged = ", unchanged" if info.unchanged else ""
-    return f"release  {_shown(dataset, f'releases/{name}')}  {info.qa:,} QA, {info.tasks} tasks, {size}{unchanged}"
+    line = f"release  {_shown(dataset, f'releases/{name}')}  {info.qa:,} QA, {info.tasks} tasks, {size}{unchanged}"
+    return [line] if info.unchanged else [line, *_changed_lines(dataset, name)]
+
+
+def _changed_lines(dataset: Dataset, name: str) -> list[str]:
+    """What is new in a release, where there is an earlier revision of it."""
+    before = revision_before(dataset, name)
+    if before is None:
+        return []
+    try:
+        old, new = (side_of(f"{dataset.url}/{folder_of(each)}") for each in (before.name, name))
+        return [f"changed  against {before.name}: {compare(old, new)}"]
+    except UserError as error:  # an old release that is damaged spoils no new one
+        return [f"changed  against {before.name}: not told, {error}"]
 
 
 def _shown(dataset: Dataset, key: str) -> str:
@@ -121,8 +136,8 @@ def as_typed(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def release_dataset(url: str, name: str, despite: str, console: Console) -> str:
-    """Write a named release, by the settings of the job that the dataset was last run with.
+def release_dataset(url: str, name: str, despite: str, console: Console) -> list[str]:
+    """Write a named release, by the settings of the job that the dataset was last run with; says so in lines.
 
     despite: why it is made although a gate is broken. Raises UserError where one is and no reason is given.
     """
@@ -131,17 +146,52 @@ def release_dataset(url: str, name: str, despite: str, console: Console) -> str:
     with dataset.lease():
         settle(dataset)
         standards = standards_of(config, load_taxonomy(config.templates))
-        return _release_line(config, dataset, name, standards, despite, None, console)
+        return _release_lines(config, dataset, name, standards, despite, None, console)
 
 
-def audit_dataset(url: str, sample_per_task: int, gates: Path | None, console: Console) -> tuple[Statistics, str]:
-    """Write a dataset's report; returns what was found, and where the page lies. gates: instead of those of its job."""
+def audit_dataset(
+    url: str, sample_per_task: int, gates: Path | None, against: str, console: Console
+) -> tuple[AuditInfo, str]:
+    """Write a dataset's report; returns what was found, and where the page lies.
+
+    gates: instead of those of its job. against: an earlier dataset or release, of which the report tells what changed.
+    """
     dataset = Dataset(url)
     config = job_of(dataset)
     standards = standards_of(config, load_taxonomy(config.templates), gates)
+    old = side_of(against) if against else None
     with bar(console) as show:
-        info = write_audit(dataset, standards, sample_per_task, partial(show, "audit"))
-    return info.statistics, _shown(dataset, info.html_key)
+        comparison = compare(old, DatasetSide(dataset, standards.gates), within_new=True) if old else None
+        info = write_audit(dataset, standards, sample_per_task, partial(show, "audit"), comparison)
+    return info, _shown(dataset, info.html_key)
+
+
+def diff(old: str, new: str) -> tuple[Comparison, dict[str, dict[str, list[object]]]]:
+    """What changed from a dataset or release to another; with the ids of the pairs by task and kind.
+
+    A pair that changed has two ids, the old one first.
+    """
+    ids: defaultdict[str, defaultdict[str, list[object]]] = defaultdict(lambda: defaultdict(list))
+
+    def note(change: Change) -> None:
+        both = [version.qa_id for version in (change.old, change.new) if version]
+        ids[change.shown.task][change.kind].append(both if len(both) == 2 else both[0])
+
+    comparison = compare(side_of(old), side_of(new), each=note)
+    return comparison, {task: dict(kinds) for task, kinds in ids.items()}
+
+
+def side_of(url: str) -> Side:
+    """A release, or a dataset under the gates of its own job. Raises UserError where there is none of both."""
+    if release := open_release(url):
+        return release
+    try:
+        dataset = Dataset(url)
+    except NoDataset:
+        absent = "no dataset and no release there (no dataset.json, no release.json)"
+        raise UserError(f"{url}: {absent}; give the folder or URL of one") from None
+    config = job_of(dataset)
+    return DatasetSide(dataset, standards_of(config, load_taxonomy(config.templates)).gates)
 
 
 def standards_of(config: JobConfig, taxonomy: Taxonomy, gates: Path | None = None) -> Standards:

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from marathon_pipeline.audit.cards import seconds_shown
-from marathon_pipeline.audit.report import current_audit, write_audit
+from marathon_pipeline.audit.cards import cards, seconds_shown
+from marathon_pipeline.audit.page import gauge, render
+from marathon_pipeline.audit.report import MARKDOWN_KEY, current_audit, write_audit
 from marathon_pipeline.audit.sample import Sampler, Shown
 from marathon_pipeline.audit.statistics import Letters, Statistics
 from marathon_pipeline.audit.survey import Standards, survey
 from marathon_pipeline.dataset.dataset import Dataset, media_key
+from marathon_pipeline.dataset.journal import Answer, Journal
 from marathon_pipeline.ffmpeg import ffmpeg_binary
-from marathon_pipeline.gates import Gates, load_gates
+from marathon_pipeline.gates import Bound, Gates, load_gates
 from marathon_pipeline.records import (
     LETTERS,
     Binding,
@@ -419,7 +421,7 @@ def test_the_page_escapes_texts_names_no_path_and_refers_to_nothing_outside_itse
     parser = _References()
     parser.feed(page)
     assert parser.tags.count("script") == 1
-    assert parser.found and all(reference.startswith("data:") for reference in parser.found)
+    assert parser.found and all(reference.startswith(("data:", "#")) for reference in parser.found)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and "<script>alert" not in page
     assert not re.search(r"https?://|@import|url\(", page)
     assert dataset.url not in page and "/v1" not in page
@@ -457,10 +459,12 @@ def test_a_browser_opens_the_page_without_an_error_and_its_filter_works(
     assert console == ""
     assert text.count("data:image/jpeg;base64,") >= 8
     assert text.count("<svg") >= 8
-    assert len(shown_articles(text)) == 3 and "3 of 3 shown" in text
+    assert len(shown_articles(text)) == 4 and "4 of 4 shown" in text
     for fragment, wanted in {
-        "#format=choice": ["choice"],
+        "#kind=random&format=choice": ["choice"],
+        "#kind=doubtful&format=choice": ["choice", "choice"],
         "#task=object_recognition&format=open": ["open"],
+        "#kind=rejected&reason=pipeline_word": ["open"],
         "#verdict=rejected": ["open"],
         "#q=which%20FIRST": ["open"],
         "#q=nowhere": [],
@@ -468,3 +472,69 @@ def test_a_browser_opens_the_page_without_an_error_and_its_filter_works(
         text, _ = dom(chromium, page, tmp_path / "profile", fragment)
         found = [re.search('data-format="(.*?)"', tag)[1] for tag in shown_articles(text)]  # type: ignore[index]
         assert (fragment, found) == (fragment, wanted)
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (500, True)])
+def test_an_address_opens_the_pair_that_it_names_and_the_page_fits_desk_and_phone_by_day_and_night(
+    width: int, dark: bool, dataset: Dataset, chromium: str, tmp_path: Path
+) -> None:
+    page = (Path(dataset.url) / write_audit(dataset, STANDARDS).html_key).read_text()
+    wanted = re.findall('<article id="pair-(.*?)"', page)[1]
+    probe = """<script>root = document.documentElement; setTimeout(() => root.dataset.measured = [
+    root.scrollWidth - innerWidth, scrollY > 1000, getComputedStyle(document.body).backgroundColor], 500)</script>"""
+    (tmp_path / "page.html").write_text(page.replace("</body>", f"{probe}</body>"))
+    flags = (f"--window-size={width},900", f"--blink-settings=preferredColorScheme={0 if dark else 1}")
+    address = f"#verdict=accepted&pair={wanted}"
+    text, console = dom(chromium, tmp_path / "page.html", tmp_path / "profile", address, *flags)
+    assert re.findall('<details data-pair="(.*?)" open', text) == [wanted]
+    assert (len(shown_articles(text)), console) == (3, "")
+    measured = re.search('data-measured="(.*?),(.*?),(.*?)"', text)
+    assert measured and int(measured[1]) <= 0 and measured[2] == "true"
+    assert (sum(map(int, re.findall(r"\d+", measured[3])[:3])) < 3 * 128) == dark
+
+
+def test_a_served_pair_shows_its_prompt_shortened_in_the_middle(dataset: Dataset) -> None:
+    asked = {"part": "temporal_order", "unit": "u", "model": "m", "id": "1", "finish": "stop", "text": "{}"}
+    answer = Answer(request="r" * 64, shared="s", prompt=f"Ask of {HOSTILE}", **asked)
+    Journal(dataset.storage, "qa", "v3").add([(answer, "Captions: " + "blue " * 2000)])
+    assert len(Journal(dataset.storage, "qa", "v3").prompts()["r" * 64]) > 10_000
+    pair = qa("v3", "temporal_order", "open", "Which?", (0, 4))
+    pair = pair.model_copy(update={"binding": BINDING.model_copy(update={"request": "r" * 64})})
+    sampler = Sampler(1)
+    sampler.add(Shown(pair, verdict(pair), (), 60))
+    card = cards(dataset, TAXONOMY, STANDARDS.gates, sampler)[0]
+    assert card.prompt.startswith("Captions: blue") and card.prompt.endswith(HOSTILE)
+    assert "characters …" in card.prompt and len(card.prompt) < 5_000
+    page = render(survey(dataset, STANDARDS), [card], TAXONOMY)
+    assert "The prompt that wrote it" in page and "<script>alert" not in page
+
+
+def test_doubtful_pairs_are_those_nearest_to_a_bound_and_those_with_the_largest_numbers() -> None:
+    bounds = {"evidence_seconds": Bound(least=2, most=100)}
+    sampler = Sampler(2, bounds)
+    pairs = [qa("v1", "object_recognition", "open", f"{n}?", (0, 4)) for n in range(9)]
+    seconds = (50, 3, 99, 2, 60, 40, 30, 20, 70)
+    for number, (pair, covered) in enumerate(zip(pairs, seconds, strict=True)):
+        measured = {"evidence_seconds": covered, "question_words": number}
+        sampler.add(
+            Shown(pair, verdict(pair).model_copy(update=measured), ("pipeline_word",) if number == 8 else (), 120)
+        )
+    found = [(pairs.index(shown.pair), name) for shown, name in sampler.doubtful()]
+    near = [number for number, name in found if name == "evidence_seconds"]
+    assert near[0] == 3 and near[1] in (1, 2) and [n for n, name in found if name == "question_words"] == [7, 6]
+    assert 8 not in [number for number, _ in found]  # it is rejected, which says enough
+
+
+def test_a_gauge_shows_how_far_a_value_is_from_its_bound(statistics: Statistics) -> None:
+    checks = {check.name: check for check in statistics.checks}
+    accepted, waiting = gauge(checks["accepted"]), gauge(checks["waiting"])
+    assert accepted.allowed == (0.9, 1) and accepted.value == pytest.approx(5 / 7, abs=1e-4)
+    assert waiting.allowed == (0, 0) and waiting.value == 1
+
+
+def test_the_summary_for_a_pull_request_is_short_and_names_the_broken_gates(dataset: Dataset) -> None:
+    write_audit(dataset, STANDARDS)
+    summary = dataset.storage.read(MARKDOWN_KEY).decode()
+    assert summary.startswith("### Audit: 7 QA pairs of 2 videos, 71.4 % accepted")
+    assert "| `accepted` | 71.4 % | at least 90 % |" in summary and "| Object Recognition | 6 | 83.3 % |" in summary
+    assert len(summary) < 4_000 and "{" not in summary

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from marathon_pipeline.audit.statistics import Check, Letters, percent, plain, share, wilson
+from marathon_pipeline.audit.statistics import Check, Letters, bound_in_words, percent, plain, share, wilson
 from marathon_pipeline.gates import DatasetGate, DatasetMeasure, Gates, Grouping
 from marathon_pipeline.records import LETTERS
 from marathon_pipeline.taxonomy import Taxonomy
@@ -146,17 +146,19 @@ def _of_gate(gate: DatasetGate, cells: Cells, whole: Counter[str], taxonomy: Tax
             continue
         value = measure.value(counts)
         low, high = wilson(round(value * counted), counted) if measure.interval else (value, value)
-        bounds = [f"{word} {measure.show(bound)}" for word, bound in (("at least", gate.least), ("at most", gate.most))
-                  if bound is not None]  # fmt: skip
         yield Check(
             name=gate.measure,
             by=gate.by or "",
             group=name,
             says=measure.says,
             value=value,
+            low=round(low, 6),
+            high=round(high, 6),
+            least=gate.least,
+            most=gate.most,
             counted=counted,
             found=measure.show(value) + (f" ({percent(low)} to {percent(high)})" if low < high else ""),
-            bound=", ".join(bounds),
+            bound=bound_in_words(gate.least, gate.most, measure.show),
             ok=counted < gate.fewest or gate.may_hold(low, high),
         )
 

@@ -107,7 +107,7 @@ class Count:
                 said = Said.by(pair)
                 accepted.append((said, cell))
                 self._accepted(said, cell, video.seconds)
-            self.sampler.add(Shown(pair, verdict, reasons, video.seconds))
+            self.sampler.add(Shown(pair, verdict, reasons, video.seconds, data_source))
         self._together(accepted, video.seconds)
 
     def extend(self, other: "Count") -> None:

@@ -1,11 +1,12 @@
-"""The audit's two files: `audit/report.json`, and a page that a person reads, complete in itself."""
+"""The audit's files: `report.json` for programs, a page that a person reads, a summary for a pull request."""
 
 import hashlib
 import json
 from dataclasses import dataclass
 
 from marathon_pipeline.audit.cards import cards
-from marathon_pipeline.audit.page import render
+from marathon_pipeline.audit.compare import Comparison
+from marathon_pipeline.audit.page import render, render_markdown
 from marathon_pipeline.audit.sample import Sampler
 from marathon_pipeline.audit.statistics import Statistics
 from marathon_pipeline.audit.survey import Progress, Standards, survey
@@ -14,6 +15,7 @@ from marathon_pipeline.records import Outcome
 
 JSON_KEY = "audit/report.json"
 HTML_KEY = "audit/report.html"
+MARKDOWN_KEY = "audit/report.md"
 _VERSION = 3  # goes up whenever the same dataset gives another report
 
 
@@ -22,26 +24,38 @@ class AuditInfo:
     statistics: Statistics
     json_key: str
     html_key: str
+    comparison: Comparison | None
 
 
 def write_audit(
-    dataset: Dataset, standards: Standards, sample_per_task: int = 2, progress: Progress | None = None
+    dataset: Dataset,
+    standards: Standards,
+    sample_per_task: int = 2,
+    progress: Progress | None = None,
+    comparison: Comparison | None = None,
 ) -> AuditInfo:
-    """Survey a dataset and write both files, the JSON last: where it stands, the page beside it is of the same data.
+    """Survey a dataset and write all files, the JSON last: where it stands, the others beside it are of the same data.
 
-    sample_per_task: QA pairs shown with pictures, of each task and of each reason to reject.
-    Raises Failed where storage does.
+    sample_per_task: QA pairs shown with pictures, of each task and of each reason to reject, and doubtful ones.
+    comparison: with what it was before. Raises Failed where storage does.
     """
-    fingerprint = _fingerprint(dataset, standards)
-    sampler = Sampler(sample_per_task)
+    fingerprint, taxonomy, gates = _fingerprint(dataset, standards), standards.taxonomy, standards.gates
+    sampler = Sampler(sample_per_task, gates.items.bounds)
     statistics = survey(dataset, standards, sampler, progress)
-    page = render(statistics, cards(dataset, standards.taxonomy, sampler))
-    head = {"version": _VERSION, "fingerprint": fingerprint, "sample_per_task": sample_per_task}
-    head["gates"] = standards.gates.model_dump(mode="json", exclude_none=True)
-    report = json.dumps(head | {"statistics": statistics.model_dump(mode="json")}, indent=1, ensure_ascii=False)
+    page = render(statistics, cards(dataset, taxonomy, gates, sampler), taxonomy, comparison)
+    report = {
+        "version": _VERSION,
+        "fingerprint": fingerprint,
+        "sample_per_task": sample_per_task,
+        "gates": gates.model_dump(mode="json", exclude_none=True),
+        "statistics": statistics.model_dump(mode="json"),
+    }
+    if comparison:
+        report["comparison"] = comparison.model_dump(mode="json")
     dataset.storage.write(HTML_KEY, page.encode())
-    dataset.storage.write(JSON_KEY, report.encode())
-    return AuditInfo(statistics, JSON_KEY, HTML_KEY)
+    dataset.storage.write(MARKDOWN_KEY, render_markdown(statistics, taxonomy, comparison).encode())
+    dataset.storage.write(JSON_KEY, json.dumps(report, indent=1, ensure_ascii=False).encode())
+    return AuditInfo(statistics, JSON_KEY, HTML_KEY, comparison)
 
 
 def current_audit(dataset: Dataset, standards: Standards, sample_per_task: int | None = None) -> Statistics | None:

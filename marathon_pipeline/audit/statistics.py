@@ -1,7 +1,7 @@
 """What is counted over a whole dataset, as the report tells it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
@@ -116,13 +116,17 @@ class StageEnd(_Counted):
 
 
 class Check(_Counted):
-    """A gate, for the whole dataset or for one group of it."""
+    """A gate, for the whole dataset or for one group of it. `low` to `high`: the interval that holds the value."""
 
     name: str  # of what is measured
     by: str  # `task` and so on; empty for the whole
     group: str
     says: str
     value: float
+    low: float
+    high: float
+    least: float | None
+    most: float | None
     counted: int  # what the value rests on
     found: str  # the value and its bound as a person reads them
     bound: str
@@ -182,11 +186,15 @@ def interval(part: int, whole: int) -> tuple[float, float]:
     """`wilson`, as a report tells it."""
     low, high = wilson(part, whole)
     return round(low, 6), round(high, 6)
+def bound_in_words(least: float | None, most: float | None, show: Callable[[float], str]) -> str:
+    """`at least 0.9`, `at most 40 %`, or both."""
+    ends = (("at least", least), ("at most", most))
+    return ", ".join(f"{word} {show(end)}" for word, end in ends if end is not None)
 
 
 def plain(value: float) -> str:
     """`12,345`, `0.031`."""
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3g}"
+    return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 100 else f"{value:,.3g}"
 
 
 def percent(value: float) -> str:

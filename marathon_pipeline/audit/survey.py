@@ -86,7 +86,7 @@ def survey(
 
 
 def _count(tables: Tables, gates: Gates, sample: int, part: _Part) -> Count:
-    count = Count(gates, Sampler(sample))
+    count = Count(gates, Sampler(sample, gates.items.bounds))
     for video, data_source in part:
         count.video(tables, video, data_source)
     return count

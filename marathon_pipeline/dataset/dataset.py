@@ -21,6 +21,10 @@ _HEAD = "dataset.json"
 _SOURCES = "sources.parquet"
 
 
+class NoDataset(UserError):
+    """There is no dataset where one was looked for."""
+
+
 @dataclass(frozen=True)
 class Finished:
     video_id: str
@@ -31,19 +35,19 @@ class Finished:
 
 
 class Dataset:
-    """Opens a dataset. Raises UserError where there is none (unless `create`), or one of another format."""
+    """Opens a dataset. Raises NoDataset where there is none (unless `create`), UserError for another format."""
 
     def __init__(self, url: str, *, create: bool = False) -> None:
         self.storage = Storage(url)
         self.url = self.storage.url
         absent = f"{url}: no dataset there (no {_HEAD}); give the folder or URL that a run wrote"
         if not create and self.storage.root is not None and not self.storage.root.is_dir():
-            raise UserError(absent)
+            raise NoDataset(absent)
         try:
             head = json.loads(self.storage.read(_HEAD))
         except FileNotFoundError:
             if not create:
-                raise UserError(absent) from None
+                raise NoDataset(absent) from None
             head = {"format": FORMAT_VERSION}
             self.storage.write(_HEAD, json.dumps(head).encode())
         except ValueError:

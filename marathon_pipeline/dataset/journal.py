@@ -124,6 +124,12 @@ class Journal:
             self._write(itertools.chain(*new))
         return len(new)
 
+    def prompts(self) -> dict[str, str]:
+        """What was asked, by request. For a journal of its own, outside any event loop."""
+        self._load()
+        asked = (answers[-1] for answers in self._answers.values())
+        return {answer.request: self._shared.get(answer.shared, "") + answer.prompt for answer in asked}
+
     def _lines(self, answer: Answer, shared_text: str) -> list[str]:
         """What is to be written of an answer; nothing where it is known."""
         if not self._put(answer):

@@ -1,6 +1,7 @@
 """What a release would hold, read from the ledger and the list of sources alone: no table is opened."""
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -140,6 +141,15 @@ def next_revision(dataset: Dataset, base: str, settings: ReleaseSettings, taxono
     return f"{base}-{number if current else number + 1}"
 
 
+def revision_before(dataset: Dataset, name: str) -> Release | None:
+    """The latest of the releases `<base>-<n>` with a lower number than this one; None where there is none."""
+    base, _, number = name.rpartition("-")
+    if not base or not re.fullmatch("[1-9][0-9]*", number):
+        return None
+    found = _latest(dataset, base, int(number))
+    return found[1] if found else None
+
+
 def stale_tasks(dataset: Dataset, base: str, settings: ReleaseSettings, taxonomy: Taxonomy, gates: Gates) -> set[str]:
     """The tasks whose QA differs from that of the latest `<base>-<n>`; where there is none, all that are finished."""
     latest = _latest(dataset, base)
@@ -149,10 +159,10 @@ def stale_tasks(dataset: Dataset, base: str, settings: ReleaseSettings, taxonomy
     return {part.removeprefix("qa/") for part in changed if part.startswith("qa/")}
 
 
-def _latest(dataset: Dataset, base: str) -> tuple[int, Release] | None:
+def _latest(dataset: Dataset, base: str, below: float = math.inf) -> tuple[int, Release] | None:
     pattern = re.compile(rf"{re.escape(base)}-([1-9][0-9]*)")
     numbers = [int(found[1]) for name in release_names(dataset) if (found := pattern.fullmatch(name))]
-    for number in sorted(numbers, reverse=True):
+    for number in sorted((number for number in numbers if number < below), reverse=True):
         if release := read_release(dataset, f"{base}-{number}"):
             return number, release
     return None

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.records import Format, Split
 
@@ -104,14 +105,19 @@ def pretty(value: object) -> bytes:
 
 def read_release(dataset: Dataset, name: str) -> Release | None:
     """None where there is no such release, or an unfinished one."""
-    key = f"{folder_of(name)}/{FILE_NAME}"
+    return release_in(dataset.storage, f"{folder_of(name)}/")
+
+
+def release_in(storage: Storage, prefix: str = "") -> Release | None:
+    """The release in a storage, `prefix` before the name of each of its files; None where there is no whole one."""
+    key = f"{prefix}{FILE_NAME}"
     try:
-        return Release.model_validate_json(dataset.storage.read(key))
+        return Release.model_validate_json(storage.read(key))
     except FileNotFoundError:
         return None
     except ValidationError:
         raise UserError(
-            f"{dataset.url}/{key} is damaged or of another format; remove its folder, or read it with what wrote it"
+            f"{storage.url}/{key} is damaged or of another format; remove its folder, or read it with what wrote it"
         ) from None
 
 

@@ -1,15 +1,16 @@
 "use strict";
-// The filter lives in the address, `#task=temporal_order&q=red`, so that a view can be handed on.
+// Filter and open pair live in the address, `#task=temporal_order&q=red&pair=...`, so that a view can be handed on.
 const form = document.querySelector("form");
 const articles = [...document.querySelectorAll("article")];
-const texts = articles.map((article) => article.querySelector(".text").textContent.toLowerCase());
+const texts = articles.map((article) => [".question", ".text"].map((part) => article.querySelector(part).textContent).join(" ").toLowerCase());
+const address = () => new URLSearchParams(location.hash.slice(1));
 
 function show() {
-  const wanted = Object.fromEntries(new FormData(form));
-  const terms = wanted.q.toLowerCase().split(/\s+/).filter(Boolean);
+  const { q, ...wanted } = Object.fromEntries(new FormData(form));
+  const terms = q.toLowerCase().split(/\s+/).filter(Boolean);
   let shown = 0;
   articles.forEach((article, index) => {
-    const fits = ["topic", "task", "format", "verdict"].every((key) => !wanted[key] || article.dataset[key] === wanted[key])
+    const fits = Object.entries(wanted).every(([key, value]) => !value || holds(article.dataset[key], key, value))
       && terms.every((term) => texts[index].includes(term));
     article.hidden = !fits;
     shown += fits;
@@ -17,18 +18,42 @@ function show() {
   form.querySelector("output").textContent = `${shown} of ${articles.length} shown`;
 }
 
+function holds(found, key, value) {
+  return found === value || ((key === "kind" || key === "reason") && found.split(" ").includes(value));
+}
+
 function read() {
-  const address = new URLSearchParams(location.hash.slice(1));
-  for (const field of form.elements) if (field.name) field.value = address.get(field.name) ?? "";
+  if (location.hash && !location.hash.includes("=")) return;  // a part of the page
+  const wanted = address();
+  for (const field of form.elements) if (field.name) field.value = wanted.get(field.name) ?? "";
   show();
+  const article = wanted.has("pair") && document.getElementById(`pair-${wanted.get("pair")}`);
+  if (article) {
+    article.hidden = false;
+    article.querySelector("details").open = true;
+    article.scrollIntoView();
+  } else if (location.hash) {
+    document.getElementById("pairs").scrollIntoView();
+  }
+}
+
+function write(pair) {
+  const filled = [...new FormData(form)].filter(([, value]) => value);
+  if (pair) filled.push(["pair", pair]);
+  history.replaceState(null, "", `#${new URLSearchParams(filled)}`);
 }
 
 form.addEventListener("input", () => {
-  const filled = [...new FormData(form)].filter(([, value]) => value);
-  history.replaceState(null, "", `#${new URLSearchParams(filled)}`);
+  write();
   show();
 });
 form.addEventListener("submit", (event) => event.preventDefault());
+for (const item of document.querySelectorAll("details[data-pair]")) {
+  item.addEventListener("toggle", () => {
+    if (item.open) write(item.dataset.pair);
+    else if (address().get("pair") === item.dataset.pair) write();
+  });
+}
 window.addEventListener("hashchange", read);
 form.hidden = false;
 read();

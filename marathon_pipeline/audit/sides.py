@@ -1,0 +1,157 @@
+"""What is compared: the QA of a dataset that may be released, or that of a release."""
+
+from collections.abc import Collection, Iterator
+from typing import Literal, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.errors import UserError, one_line
+from marathon_pipeline.gates import Gates
+from marathon_pipeline.records import Format, Outcome, QAPair, Record, Span, Verdict
+from marathon_pipeline.release.release_file import Release, release_in
+
+Kind = Literal["dataset", "release"]
+
+_BATCH = 1_000  # rows of a release held at once
+
+
+class Version(Record):
+    """A QA pair as one side has it."""
+
+    qa_id: str
+    video_id: str
+    task: str
+    format: Format
+    question: str
+    options: tuple[str, ...]
+    answer: str
+    letter: str
+    evidence: tuple[Span, ...]
+    clip_ids: tuple[str, ...]
+    annotator: str
+    template_version: int
+
+
+class Cost(Record):
+    """Of writing QA and of its verdicts. `tokens`: of prompts and answers; `seconds`: of work, waiting included."""
+
+    requests: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def plus(self, outcome: Outcome) -> "Cost":
+        return Cost(
+            requests=self.requests + sum(usage.requests for usage in outcome.usage),
+            tokens=self.tokens + sum(usage.prompt_tokens + usage.completion_tokens for usage in outcome.usage),
+            seconds=round(self.seconds + outcome.seconds, 3),
+        )
+
+
+class Side(Protocol):
+    """`videos`, `tasks`: those that it could hold QA of."""
+
+    name: str
+    kind: Kind
+    videos: frozenset[str]
+    tasks: frozenset[str]
+
+    def pairs(self, tasks: Collection[str], videos: Collection[str]) -> Iterator[tuple[Version, bool]]:
+        """Its QA, in no order, and whether each may be released."""
+
+    def parts(self) -> dict[str, tuple[str, int]]:
+        """By task: how many pairs there are, behind a fingerprint that says all of them; a dataset has none."""
+
+    def cost(self, tasks: Collection[str], videos: Collection[str]) -> dict[str, Cost]:
+        """By task, what its QA and the verdicts have cost; nothing where that is not on record."""
+
+
+class DatasetSide:
+    """`gates`: what decides which pairs may be released."""
+
+    kind: Kind = "dataset"
+
+    def __init__(self, dataset: Dataset, gates: Gates) -> None:
+        self._dataset, self._gates = dataset, gates
+        self._finished = {video.video_id: frozenset(video.tasks) for video in dataset.finished()}
+        self.name = _last(dataset.url)
+        self.videos = frozenset(self._finished)
+        self.tasks = frozenset().union(*self._finished.values())
+
+    def pairs(self, tasks: Collection[str], videos: Collection[str]) -> Iterator[tuple[Version, bool]]:
+        read = self._dataset.tables.read_written
+        for video_id, finished in self._finished.items():
+            wanted = finished.intersection(tasks)
+            if not wanted or video_id not in videos:
+                continue
+            verdicts = {verdict.qa_id: verdict for verdict in read(Verdict, video_id)}
+            for pair in read(QAPair, video_id):
+                if pair.task in wanted:
+                    verdict = verdicts.get(pair.qa_id)
+                    yield _version(pair), verdict is not None and not self._gates.reasons(verdict)
+
+    def parts(self) -> dict[str, tuple[str, int]]:
+        return {}
+
+    def cost(self, tasks: Collection[str], videos: Collection[str]) -> dict[str, Cost]:
+        costs: dict[str, Cost] = {}
+        for outcome in self._dataset.ledger:
+            if outcome.stage in ("qa", "verify") and outcome.part in tasks and outcome.video_id in videos:
+                costs[outcome.part] = costs.get(outcome.part, Cost()).plus(outcome)
+        return costs
+
+
+class ReleaseSide:
+    """Opens a release by its folder or URL. Raises UserError where it is damaged."""
+
+    kind: Kind = "release"
+
+    def __init__(self, storage: Storage, release: Release) -> None:
+        self._storage, self._release = storage, release
+        self.name = one_line(release.name)
+        self.tasks = frozenset(release.tasks)
+        self.videos = frozenset(str(row["video_id"]) for row in self._rows("videos.parquet", ["video_id"]))
+
+    def pairs(self, tasks: Collection[str], videos: Collection[str]) -> Iterator[tuple[Version, bool]]:
+        for path in sorted(self._release.files):
+            room, _, rest = path.partition("/")
+            if room == "qa" and rest.partition("/")[0] in tasks and path.endswith(".parquet"):
+                for row in self._rows(path, list(Version.model_fields)):
+                    if row["video_id"] in videos and row["task"] in tasks:
+                        yield Version.model_validate(row), True
+
+    def parts(self) -> dict[str, tuple[str, int]]:
+        return {task: (self._release.parts[f"qa/{task}"], held.qa) for task, held in self._release.tasks.items()}
+
+    def cost(self, tasks: Collection[str], videos: Collection[str]) -> dict[str, Cost]:
+        return {}
+
+    def _rows(self, path: str, columns: list[str]) -> "Iterator[dict[str, object]]":
+        try:
+            with self._storage.local_file(path) as local, pq.ParquetFile(local, pre_buffer=False) as file:
+                for batch in file.iter_batches(_BATCH, columns=columns, use_threads=False):
+                    yield from batch.to_pylist()
+        except (pa.ArrowException, OSError, ValueError) as error:
+            said = str(error).strip().partition("\n")[0][:200]
+            raise UserError(f"{self._storage.url}/{path} cannot be read ({said}); fetch the release again") from None
+
+
+def open_release(url: str) -> ReleaseSide | None:
+    """The release in a folder or at a URL; None where there is none."""
+    storage = Storage(url)
+    if storage.root is not None and not storage.root.is_dir():
+        return None
+    release = release_in(storage)
+    return ReleaseSide(storage, release) if release else None
+
+
+def _version(pair: QAPair) -> Version:
+    own = pair.model_dump(include=set(Version.model_fields))
+    return Version(annotator=pair.binding.annotator, template_version=pair.binding.template_version, **own)
+
+
+def _last(url: str) -> str:
+    """What a person calls it: the last part of where it lies."""
+    return url.rstrip("/").rpartition("/")[2]
