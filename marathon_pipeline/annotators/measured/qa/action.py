@@ -130,7 +130,7 @@ def action_reasoning(material: Material) -> Iterator[Item]:
                 continue
             question = f"What happens just as the {other} {said}?"
             away = material.away(contact.start - NEAR, contact.end + NEAR)
-            wrong = [f"the {name} comes up against it" for name in away[:5]]
+            wrong = [f"the {name} comes up against it" for name in away[:4]]
             right = f"the {one} comes up against it"
             yield Item(
                 question,
@@ -158,7 +158,7 @@ def action_reasoning(material: Material) -> Iterator[Item]:
             left = material.alone(done.end + 1.5, done.end + 4)
             if left and left.name != done.subject:
                 question = f"Once {done.onset}, what is left in the picture?"
-                wrong = [f"only the {name}" for name in material.away(done.end + 1, done.end + 6)][:5]
+                wrong = [f"only the {name}" for name in material.away(done.end + 1, done.end + 6)][:4]
                 right = f"only {left.the}"
                 yield Item(
                     question,

@@ -31,7 +31,7 @@ def object_recognition(material: Material) -> Iterator[Item]:
         yield Item(
             question,
             a(one.subject),
-            names[:6],
+            names[:4],
             (one.span,),
             one.subject,
             full,
@@ -46,7 +46,7 @@ def object_recognition(material: Material) -> Iterator[Item]:
             yield Item(
                 question,
                 a(thing.name),
-                names[:6],
+                names[:4],
                 (setting.span,),
                 thing.name,
                 full,
@@ -120,7 +120,7 @@ def object_interaction(material: Material) -> Iterator[Item]:
                 f"effect on {other}",
                 full,
             )
-        names = [f"the {name}" for name in material.away(fact.start - NEAR, fact.end + NEAR)][:6]
+        names = [f"the {name}" for name in material.away(fact.start - NEAR, fact.end + NEAR)][:4]
         for who, others, question in (
             (one, [pair[1] for pair in pairs if pair[1] == other], f"Which thing comes up against the {other}?"),
             (other, [pair[0] for pair in pairs if pair[0] == one], f"Against which thing does the {one} come up?"),

@@ -34,7 +34,7 @@ def spatial_perception(material: Material) -> Iterator[Item]:
         ]
         names = [f"the {name}" for name in (*others, *material.away(fact.start, fact.end))]
         question = f"Which of these things is {place} {time}?"
-        yield Item(question, f"the {fact.subject}", names[:6], (_cut(fact),), fact.value, closed=True)
+        yield Item(question, f"the {fact.subject}", names[:4], (_cut(fact),), fact.value, closed=True)
     for fact in material.timeline.of_kind("busy"):
         if fact.end - fact.start >= 8:
             time = about((fact.start + fact.end) / 2)
@@ -51,7 +51,7 @@ def spatial_perception(material: Material) -> Iterator[Item]:
             full = sentence(f"the {who} is {relation} the {whom}")
             yield Item(question, side, (), (_cut(fact),), who, full)
             question = f"Which of these things is the {who} {relation}, while both stay in their places?"
-            apart = [f"the {name}" for name in material.never_with(who)][:6]
+            apart = [f"the {name}" for name in material.never_with(who)][:4]
             yield Item(question, f"the {whom}", apart, (_cut(fact),), who, closed=True)
 
 

@@ -110,7 +110,7 @@ def lasting(material: Material, salt: str, asked: Iterable[tuple[float, Item]]) 
 
 
 def _scaled(material: Material, asked: Iterable[tuple[float, Item]]) -> Iterator[Item]:
-    """The same for a video that holds too few durations: the wrong ones are steps of the scale on which they are said."""
+    """The same for a video of too few durations: the wrong ones are steps of the scale on which they are said."""
     for seconds, item in asked:
         rank = material.draw(("rank", item.question), range(4))[0]
         scale = [duration(step) for step in factors_apart(seconds, rank, material.timeline.end)]
