@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from measured_truth import Told, tell, told
+from measured_truth import Told, tell, told, told_of
 
 from marathon_pipeline.annotators.measured import Measured
 from marathon_pipeline.annotators.measured.captions import fields
@@ -18,9 +18,12 @@ from marathon_pipeline.annotators.measured.facts import observe
 from marathon_pipeline.annotators.measured.qa.action import action_reasoning
 from marathon_pipeline.annotators.measured.qa.material import Material
 from marathon_pipeline.annotators.measured.qa.object import object_interaction
+from marathon_pipeline.annotators.measured.qa.places import far, mirrored
 from marathon_pipeline.annotators.measured.story import OUT, happenings
 from marathon_pipeline.annotators.measured.timeline import Timeline
-from marathon_pipeline.annotators.measured.words import DURATIONS, about, duration, factors_apart, spoken
+from marathon_pipeline.annotators.measured.words import DURATIONS, PLACES, about, duration, factors_apart, spoken
+from marathon_pipeline.audit.guessers import Usual, longest, most_central
+from marathon_pipeline.audit.statistics import wilson
 from marathon_pipeline.errors import Filtered
 from marathon_pipeline.media.decode import decode_once
 from marathon_pipeline.records import (
@@ -34,6 +37,7 @@ from marathon_pipeline.records import (
     Span,
     Summary,
     Thing,
+    digest,
 )
 from marathon_pipeline.taxonomy import load_taxonomy
 
@@ -82,6 +86,46 @@ def test_nothing_written_uses_a_word_of_the_pipeline(told: Told) -> None:
 def test_the_right_letters_are_balanced(told: Told) -> None:
     letters = Counter(pair.letter for pair in told.pairs if pair.letter)
     assert max(letters.values()) - min(letters.values()) <= 0.15 * letters.total()
+
+
+def test_no_answer_is_right_twice_in_the_choices_of_a_task(told: Told) -> None:
+    right = Counter((pair.task, pair.answer) for pair in told.pairs if pair.format == "choice")
+    assert max(right.values()) == 1
+
+
+@pytest.mark.slow
+def test_no_guesser_that_never_sees_the_video_beats_chance() -> None:
+    usual, tasks, asked, right = Usual(), list(load_taxonomy().tasks), Counter[str](), Counter[str]()
+    for pair in [pair for seed in range(24) for pair in told_of(seed, 3.0).pairs if pair.format == "choice"]:
+        letter = LETTERS.index(pair.letter)
+        usual.add(tasks.index(pair.task), [int(digest([pair.task, text])[:16], 16) for text in pair.options], letter)
+        for guesser in (longest, most_central):
+            guess = guesser(pair.options)
+            asked[guesser.__name__] += guess is not None
+            right[guesser.__name__] += guess == letter
+    for counts, found in zip((asked, right), usual.counts(), strict=True):
+        counts.update({tasks[number]: count for number, count in found.items()})
+        counts["usual"] = found.total()
+    low = {name: wilson(right[name], asked[name])[0] for name in asked}
+    assert max(low["usual"], low["longest"], low["most_central"]) <= 0.25
+    assert max(low.values()) <= 0.32, low
+
+
+@given(st.sets(st.integers(1, 500)), st.integers(2, 50))
+def test_each_of_a_four_has_the_same_three_beside_it_and_they_are_apart(values: set[int], apart: int) -> None:
+    fours = material([], 60).fours("any", values, lambda one, other: abs(one - other) >= apart)
+    for value, others in fours.items():
+        assert len(others) == 3 and all(abs(a - b) >= apart for a, b in itertools.combinations([value, *others], 2))
+        assert all({other, *fours[other]} == {value, *others} for other in others)
+    if max(values, default=0) - min(values, default=0) >= 7 * apart and len(values) == max(values) - min(values) + 1:
+        assert fours
+
+
+@given(st.lists(st.sampled_from([f"{x},{y}" for x, y in PLACES]), min_size=1, max_size=2))
+def test_of_a_place_and_its_mirror_images_each_has_the_others_for_its_own(cells: list[str]) -> None:
+    images = mirrored(*cells)
+    assert len(images) in (0, 3) and all({*mirrored(*image)} == {tuple(cells), *images} - {image} for image in images)
+    assert all(any(far(*pair) for pair in zip(cells, image, strict=True)) for image in images)
 
 
 def test_the_same_input_gives_the_same_records(told: Told) -> None:

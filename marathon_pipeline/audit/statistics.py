@@ -186,6 +186,8 @@ def interval(part: int, whole: int) -> tuple[float, float]:
     """`wilson`, as a report tells it."""
     low, high = wilson(part, whole)
     return round(low, 6), round(high, 6)
+
+
 def bound_in_words(least: float | None, most: float | None, show: Callable[[float], str]) -> str:
     """`at least 0.9`, `at most 40 %`, or both."""
     ends = (("at least", least), ("at most", most))

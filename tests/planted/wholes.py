@@ -16,7 +16,7 @@ from marathon_pipeline.audit.statistics import Check
 from marathon_pipeline.audit.survey import Standards, survey
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.gates import DatasetMeasure
-from marathon_pipeline.records import CAPTION_FIELDS, ClipCaption, Event, QAPair, Source, Verdict
+from marathon_pipeline.records import CAPTION_FIELDS, ClipCaption, Event, QAPair, Source, Summary, Verdict
 from marathon_pipeline.wording import words
 from planted.clean import TAXONOMY, Rows, verified
 from planted.pairs import with_options, wrong_of
@@ -27,11 +27,12 @@ USUAL = 2  # how often a text may be the right option of a task
 
 @dataclass
 class Whole:
-    """A dataset in memory. `pairs`, `captions`: by video; `verdicts`: of all pairs as they were before a fault."""
+    """A dataset in memory. `pairs`, `captions`, `events`: by video; `verdicts`: of all pairs as they were before a fault."""
 
     videos: dict[str, Rows]
     pairs: dict[str, list[QAPair]]
     captions: dict[str, list[ClipCaption]]
+    events: dict[str, list[Event]]
     verdicts: dict[str, Verdict]
     waiting: set[tuple[str, str]] = field(default_factory=set)  # video and task that `verify` has not ended
     unverified: set[str] = field(default_factory=set)
@@ -45,6 +46,7 @@ class Whole:
             by_name,
             _varied({name: rows[QAPair] for name, rows in by_name.items()}),
             {name: list(rows[ClipCaption]) for name, rows in by_name.items()},
+            {name: list(rows[Event]) for name, rows in by_name.items()},
             {verdict.qa_id: verdict for rows in videos for verdict in rows[Verdict]},
         )
 
@@ -61,10 +63,11 @@ class Whole:
             pairs = self.pairs[name]
             dataset.tables.write(QAPair, name, pairs, {})
             dataset.tables.write(ClipCaption, name, self.captions[name], {})
-            dataset.tables.write(Event, name, rows[Event], {})
+            dataset.tables.write(Event, name, self.events[name], {})
+            dataset.tables.write(Summary, name, rows[Summary], {})
             dataset.tables.write(Verdict, name, self._verdicts(rows, pairs), {})
             tasks = sorted({pair.task for pair in rows[QAPair]})
-            ends = finished(name, rows[ClipCaption][-1].end, len(rows[Event]), dict.fromkeys(tasks, ""))
+            ends = finished(name, rows[ClipCaption][-1].end, len(self.events[name]), dict.fromkeys(tasks, ""))
             dataset.ledger.append(end for end in ends if end.stage != "verify" or (name, end.part) not in self.waiting)
         dataset.ledger.flush()
         return survey(dataset, Standards(TAXONOMY, GATES, self.benchmarks)).checks
@@ -167,6 +170,53 @@ def across(whole: Whole) -> None:
         whole.pairs[other] = [_changed(pair, lambda _: {"video_id": other}) for pair in whole.pairs[one]]  # noqa: B023
 
 
+def reworded(pair: QAPair) -> dict[str, object]:
+    return {"question": pair.question.replace("the ", "that very ", 1)}
+
+
+def twice(whole: Whole) -> None:
+    """Every eighth pair stands in its video in other words too."""
+    for name, pairs in whole.pairs.items():
+        whole.pairs[name] = [*pairs, *(_changed(pair, reworded) for pair in pairs[::8] if " the " in pair.question)]
+
+
+def nearly_across(whole: Whole) -> None:
+    """Every other video has the QA of the one before it, in other words."""
+    names = list(whole.pairs)
+    for one, other in zip(names[::2], names[1::2], strict=False):
+        whole.pairs[other] = [
+            _changed(pair, lambda pair: {**reworded(pair), "video_id": other})  # noqa: B023
+            for pair in whole.pairs[one]
+        ]
+
+
+def only(*topics: str) -> Callable[[Whole], None]:
+    def plant(whole: Whole) -> None:
+        for name, pairs in whole.pairs.items():
+            whole.pairs[name] = [pair for pair in pairs if pair.topic in topics]
+
+    return plant
+
+
+def lump(share: int) -> Callable[[Whole], None]:
+    """Two events, in one of so many videos."""
+
+    def plant(whole: Whole) -> None:
+        for name, events in list(whole.events.items())[::share]:
+            first, *rest = events
+            clips = tuple(clip_id for event in rest for clip_id in event.clip_ids)
+            whole.events[name] = [first, rest[0].model_copy(update={"end": rest[-1].end, "clip_ids": clips})]
+
+    return plant
+
+
+def silent(whole: Whole) -> None:
+    """The events of every fifth video say nothing."""
+    for name, events in list(whole.events.items())[::5]:
+        empty = {"title": "Something happens", "caption": "Something happens, and then something else."}
+        whole.events[name] = [event.model_copy(update=empty) for event in events]
+
+
 def gaps(whole: Whole) -> None:
     """Every tenth video lacks the captions of its middle."""
     for name in list(whole.captions)[::10]:
@@ -195,6 +245,13 @@ FAULTS: tuple[Fault, ...] = (
     Fault("usual_answer", "one text is right nearly everywhere in a task", usual),
     Fault("repeated_questions", "a fifth of the open questions is asked twice", repeated),
     Fault("across_videos", "every fourth video has the QA of another one", across),
+    Fault("near_duplicates", "every eighth pair is asked twice, in other words", twice),
+    Fault("near_across_videos", "every other video has the QA of another one, in other words", nearly_across),
+    Fault("delivered", "of what the templates ask for, one topic is there", only("action")),
+    Fault("off_topic", "two of the topics are there", only("temporality", "event")),
+    Fault("mean_events", "every video has two events", lump(1)),
+    Fault("few_events", "every fourth video has two events", lump(4)),
+    Fault("lost_facts", "the events of every fifth video say nothing", silent),
     Fault("caption_gaps", "every tenth video lacks the captions of its middle", gaps),
     Fault("commonest_caption", "a tenth of the clips bears one caption", stuck),
     Fault("benchmark_videos", "a benchmark names a video", lambda whole: whole.benchmarks.update(v003="a benchmark")),

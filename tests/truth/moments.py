@@ -17,7 +17,7 @@ from truth.reading import (
     three_of,
     when,
 )
-from truth.told import LATE, Baseless, Told, Undecided
+from truth.told import LATE, NAME, VIEW, Baseless, Time, Told, Undecided
 
 
 def follows(told: Told, said: Said, clause: str) -> bool:
@@ -50,6 +50,18 @@ def view_lasts(told: Told, said: Said, upper: str, lower: str) -> bool:
 def deed_lasts(told: Told, said: Said, name: str, deed: str) -> bool:
     time = told.once(f"the {name} {deed.replace('go', 'goes', 1)}")
     return same_duration(said.text, time.end - time.start)
+
+
+def goes_on_for(told: Told, said: Said, length: str) -> bool:
+    """Whether what is said to go on does so for that time, at any time that is meant."""
+    if match := re.fullmatch(rf"the ({NAME}) stays in view(?:, the (\w+) time)?", said.text):
+        return in_view_for(told, Said(length), *match.groups())
+    if match := re.fullmatch(rf"the view is {VIEW}", said.text):
+        return view_lasts(told, Said(length), *match.groups())
+    if said.text == "the picture stays calm":
+        return calm_for(told, Said(length))
+    time = told.once(said.text)
+    return same_duration(length, time.end - time.start)
 
 
 def calm_for(told: Told, said: Said) -> bool:
@@ -101,6 +113,10 @@ def at_place(told: Told, said: Said, name: str, time: str) -> bool:
     return any(place and in_cell(place, cell) for place in places)
 
 
+def is_there(told: Told, said: Said, place: str, time: str) -> bool:
+    return at_place(told, Said(place), name_in(said.text), time)
+
+
 def in_cell(place: tuple[float, float], cell: tuple[int, int]) -> bool:
     return all(index / 3 - 0.01 <= value <= (index + 1) / 3 + 0.01 for value, index in zip(place, cell, strict=True))
 
@@ -128,6 +144,19 @@ def on_side(told: Told, said: Said, whom: str, name: str) -> bool:
     """Whether it holds all the while that both rest."""
     text = said.text.replace(name, "").replace(whom, "")
     word = next((word for word in ("left", "right", "above", "below") if word in text), None)
+    found = _sides(told, name, whom)
+    if not found:
+        raise Baseless("they never rest at the same time")
+    return found == {word}
+
+
+def beside(told: Told, said: Said, name: str, side: str) -> bool:
+    """Whether the two ever rest at the same time, and it holds all that while."""
+    return _sides(told, name, name_in(said.text)) == {side.split()[0]}
+
+
+def _sides(told: Told, name: str, whom: str) -> set[str]:
+    """Where the one is, seen from the other, while both rest."""
     found = set()
     for time in told.stretches.get(name, ()):
         for step in range(int(time.start * 2), int(time.end * 2) + 1):
@@ -138,9 +167,7 @@ def on_side(told: Told, said: Said, whom: str, name: str) -> bool:
                 across, down = (one[0] - other[0]) * PICTURE, one[1] - other[1]
                 sideways = abs(across) > abs(down)
                 found.add(("left" if across < 0 else "right") if sideways else ("above" if down < 0 else "below"))
-    if not found:
-        raise Baseless("they never rest at the same time")
-    return found == {word}
+    return found
 
 
 def in_and_out(told: Told, said: Said, name: str, which: str | None) -> bool:
@@ -148,9 +175,17 @@ def in_and_out(told: Told, said: Said, name: str, which: str | None) -> bool:
     match = re.search(r"in from the (\w+),? .*over the (\w+)", said.text)
     if not match:
         raise Undecided(said.text)
-    out = f"the {name} goes out {'at' if match[2] in ('top', 'bottom') else 'to'} the {match[2]}"
-    came, went = told.times(f"the {name} comes in from the {match[1]}"), told.times(out)
+    return _passes(told, name, time, match[1], f"{'at' if match[2] in ('top', 'bottom') else 'to'} the {match[2]}")
+
+
+def _passes(told: Told, name: str, time: Time, side: str, out: str) -> bool:
+    came, went = told.times(f"the {name} comes in from the {side}"), told.times(f"the {name} goes out {out}")
     return any(abs(t.start - time.start) <= OFF for t in came) and any(abs(t.end - time.end) <= OFF for t in went)
+
+
+def passes(told: Told, said: Said, side: str, out: str) -> bool:
+    name = name_in(said.text)
+    return any(_passes(told, name, time, side, out) for time in told.stretches.get(name, ()))
 
 
 def shifted(told: Told, said: Said, name: str, before: str, after: str) -> bool:

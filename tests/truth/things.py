@@ -47,6 +47,10 @@ def toucher(told: Told, said: Said, other: str) -> bool:
     return bool(told.times(f"the {name_in(said.text)} comes up against the {other}"))
 
 
+def toucher_from(told: Told, said: Said, other: str) -> bool:
+    return toucher(told, said, other) and met_from(told, said, name_in(said.text), other)
+
+
 def touched(told: Told, said: Said, one: str) -> bool:
     return bool(told.times(f"the {one} comes up against the {re.findall(NAME, said.text)[-1]}"))
 
@@ -100,6 +104,10 @@ def counted(told: Told, said: Said, name: str) -> bool:
     return count == len(told.stretches.get(name, ()))
 
 
+def counted_so(told: Told, said: Said, count: str) -> bool:
+    return counted(told, Said(count), name_in(said.text))
+
+
 def appears(told: Told, said: Said, name: str) -> bool:
     right = said.text.startswith("yes") == (name in told.stretches)
     return right and ("about" not in said.text or same_duration(said.text, told.total(name)))
@@ -150,6 +158,11 @@ def does_at(told: Told, said: Said, name: str, time: str) -> bool:
     t = when(told, time)
     found = told.times(clause_of(said.text, name), loosely=True)
     return any(time.start < t + ROUNDED + OFF and time.end > t - ROUNDED - OFF for time in found)
+
+
+def seen_then(told: Told, said: Said, time: str) -> bool:
+    name = name_in(said.text)
+    return does_at(told, Said(said.text.removeprefix(f"the {name} ")), name, time)
 
 
 def own_next(told: Told, said: Said, name: str, clause: str) -> bool:

@@ -31,7 +31,7 @@ from marathon_pipeline.taxonomy import Task
 class Measured:
     """An `Annotator`, and its own `Writer`. Its methods never wait; the same input gives the same records."""
 
-    name = "measured/4"  # the number changes with what is written
+    name = "measured/5"  # the number changes with what is written
     served = False
 
     def __init__(self) -> None:

@@ -91,10 +91,20 @@ def stretch(start: float, end: float) -> str:
     return f"from {f'about {first}' if first else 'the very start'} to about {_clock(end)} in"
 
 
+def to_five(seconds: float) -> int:
+    """Rounded to 5 s, as times are said."""
+    return int(seconds / 5 + 0.5) * 5
+
+
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds / 5 + 0.5) * 5, 60)
+    minutes, rest = divmod(to_five(seconds), 60)
     parts = [f"{minutes} minute{'s' * (minutes > 1)}"] if minutes else []
     return " ".join([*parts, f"{rest} seconds"] if rest else parts)
+
+
+def unlike(one: float, other: float) -> bool:
+    """Whether two spoken durations can be told from each other: by a factor of 1.6, and by `_APART`."""
+    return max(one, other) >= 1.6 * min(one, other) and abs(one - other) >= _APART
 
 
 def factors_apart(seconds: float, rank: int, most: float, least: float = 1.6) -> list[int]:

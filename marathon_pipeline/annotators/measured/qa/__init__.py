@@ -1,6 +1,8 @@
 """Questions for all 22 tasks, written from a video's merged facts."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from marathon_pipeline.annotators.measured.qa.action import (
     action_localization,
@@ -31,6 +33,8 @@ from marathon_pipeline.errors import Filtered
 from marathon_pipeline.records import LETTERS, Binding, Format, QAPair, digest
 from marathon_pipeline.taxonomy import TASK_IDS, Task
 
+_Any = TypeVar("_Any")
+
 WRITERS: dict[str, Writer] = {
     writer.__name__: writer
     for writer in (
@@ -55,26 +59,51 @@ def write(material: Material, task: Task, format: Format, binding: Binding) -> l
 
 
 def select(material: Material, items: Sequence[Item], opens: int, choices: int) -> dict[Format, list[Item]]:
-    """The items of each format: spread over whom they are about; other ones in the second format while they last."""
-    sound = [item for item in items if item.answer.lower() not in item.question.lower()]
-    drawn = material.draw("select", sound)
-    seen: dict[str, int] = {}
-    ranks = []
-    for item in drawn:
-        seen[item.about] = seen.get(item.about, -1) + 1
-        ranks.append(seen[item.about])
-    spread = [drawn[index] for index in sorted(range(len(drawn)), key=lambda index: ranks[index])]
-    open_items = _different([item for item in spread if not item.closed])[:opens]
-    rest = [item for item in spread if item.wrong and item not in open_items]
-    choice_items = _different([*rest, *(item for item in open_items if item.wrong)])[:choices]
-    return {"open": open_items, "choice": choice_items}
+    """The items of each format: other ones in the second format while they last. No answer is right in two choices."""
+    spread = _spread(material, [item for item in items if item.answer.lower() not in item.question.lower()])
+    full = [item for item in spread if len(set(item.wrong) - {item.answer}) >= 3]
+    choice_items = [
+        item._replace(wrong=_three_wrong(material, item, full))
+        for item in _first_ones(full, lambda item: item.answer)[:choices]
+    ]
+    asked = {item.question for item in choice_items}
+    of_both = sorted((item for item in spread if not item.closed), key=lambda item: item.question in asked)
+    return {"open": _first_ones(of_both, lambda item: item.question)[:opens], "choice": choice_items}
 
 
-def _different(items: Sequence[Item]) -> list[Item]:
-    """No question twice, unless its options make another one of it."""
-    kept: dict[tuple[str, str], Item] = {}
+def _spread(material: Material, items: Sequence[Item]) -> list[Item]:
+    """First those with an answer of their own, in no order that the answers tell of; of these, first those that are
+    about somebody new. So what is true most often is not what is asked most often."""
+    answers = material.draw("answers", sorted({item.answer for item in items}))
+    order = {answer: place for place, answer in enumerate(answers)}
+    drawn = sorted(material.draw("select", items), key=lambda item: order[item.answer])
+    return _in_turn(_in_turn(drawn, lambda item: item.answer), lambda item: item.about)
+
+
+def _in_turn(items: Sequence[_Any], key: Callable[[_Any], str]) -> list[_Any]:
+    """The first one of each key, then the second ones, and so on."""
+    seen: Counter[str] = Counter()
+    turns = []
     for item in items:
-        kept.setdefault((item.question, item.answer if item.closed else ""), item)
+        turns.append(seen[key(item)])
+        seen[key(item)] += 1
+    return [items[index] for index in sorted(range(len(items)), key=turns.__getitem__)]
+
+
+def _three_wrong(material: Material, item: Item, others: Sequence[Item]) -> list[str]:
+    """First what is right in other questions of the video, spread as the right ones are: so that an option's text does
+    not tell whether it is right here."""
+    wrong = [text for text in dict.fromkeys(item.wrong) if text != item.answer]
+    drawn = material.draw(("wrong", item.question, item.answer), wrong)
+    about = {other.answer: other.about for other in others}
+    right_elsewhere = _in_turn([item.answer, *(text for text in drawn if text in about)], about.__getitem__)[1:]
+    return [*right_elsewhere, *(text for text in drawn if text not in about)][:3]
+
+
+def _first_ones(items: Sequence[Item], key: Callable[[Item], str]) -> list[Item]:
+    kept: dict[str, Item] = {}
+    for item in items:
+        kept.setdefault(key(item), item)
     return list(kept.values())
 
 

@@ -1,16 +1,18 @@
 """Questions about what things do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
 
-from marathon_pipeline.annotators.measured.qa.contacts import effects, known_contacts, pairs_of
+from marathon_pipeline.annotators.measured.qa.contacts import effects, known_contacts, other_effects, pairs_of
 from marathon_pipeline.annotators.measured.qa.material import CLEAR, NEAR, Item, Material, around, orders
+from marathon_pipeline.annotators.measured.qa.places import mirrored, said_of
 from marathon_pipeline.annotators.measured.story import Happening
-from marathon_pipeline.annotators.measured.words import PLACES, about, sentence
+from marathon_pipeline.annotators.measured.words import about, sentence, to_five
 from marathon_pipeline.errors import Filtered
 from marathon_pipeline.records import Fact, Span
 
 _ACTS = ("moves", "paces", "grows", "shrinks")
+_ALIKE = (*_ACTS, "enters", "leaves")  # what each thing may do
 
 
 def action_recognition(material: Material) -> Iterator[Item]:
@@ -23,50 +25,39 @@ def action_recognition(material: Material) -> Iterator[Item]:
         question = material.vary(
             one.clause, f"What does the {one.subject} do {time}?", f"What is the {one.subject} seen to do {time}?"
         )
-        wrong = [f"it {done}" for done in material.not_done(one.subject, one.start - NEAR, one.end + NEAR)]
-        right = f"it {one.does}"
-        yield Item(
-            question,
-            right,
-            material.three(question, right, wrong),
-            (one.span,),
-            one.subject,
-            sentence(f"the {one.subject} {one.does}"),
-        )
+        full = sentence(one.told)
+        yield Item(question, f"it {one.does}", (), (one.span,), one.subject, full)
+        others = dict.fromkeys(material.elsewhere(one.start - NEAR, one.end + NEAR))
+        wrong = [other.told for other in material.deeds if other.told in others]
+        yield Item(f"Which of these is to be seen {time}?", one.told, wrong, (one.span,), one.subject, closed=True)
 
 
 def action_localization(material: Material) -> Iterator[Item]:
     """How far into the video something is done."""
     _needs_deeds(material)
-    for one in material.deeds:
-        if not one.clear:
-            continue
-        question = material.vary(
-            one.clause,
-            f"How far into the video is the moment when {one.onset}?",
-            f"When in the video comes the moment when {one.onset}?",
-        )
-        right = about(one.at)
-        yield Item(
-            question,
-            right,
-            other_times(material, question, one.at),
-            (around(one.at),),
-            one.subject,
-            sentence(f"{one.onset} {right}"),
-        )
+    yield from located(material, "deeds", [(one.at, _located(material, one)) for one in material.deeds if one.clear])
 
 
-def other_times(material: Material, salt: str, moment: float) -> tuple[str, ...]:
-    """Three moments far from this one and from each other."""
-    timeline = material.timeline
-    apart = max(20.0, 0.12 * (timeline.end - timeline.start))
-    free = [5.0 * step for step in range(1, int(timeline.end / 5)) if abs(5.0 * step - moment) >= apart]
-    chosen: list[float] = []
-    for time in material.draw(("times", salt), free):
-        if len(chosen) < 3 and all(abs(time - other) >= min(apart, 30.0) / 2 for other in chosen):
-            chosen.append(time)
-    return tuple(about(time) for time in chosen) if len(chosen) == 3 else ()
+def _located(material: Material, one: Happening) -> Item:
+    question = material.vary(
+        one.clause,
+        f"How far into the video is the moment when {one.onset}?",
+        f"When in the video comes the moment when {one.onset}?",
+    )
+    right = about(one.at)
+    return Item(question, right, (), (around(one.at),), one.subject, sentence(f"{one.onset} {right}"))
+
+
+def located(material: Material, salt: str, asked: Sequence[tuple[float, Item]]) -> Iterator[Item]:
+    """Items whose answers are times of the video, with wrong options that are right in others of them.
+
+    asked: with the moment that is asked for.
+    """
+    length = material.timeline.end - material.timeline.start
+    apart = max(20.0, 0.12 * length)
+    others = material.fours(salt, [to_five(moment) for moment, _ in asked], lambda a, b: abs(a - b) >= apart)
+    for moment, item in asked:
+        yield item._replace(wrong=[about(other) for other in others.get(to_five(moment), ())])
 
 
 def action_sequence(material: Material) -> Iterator[Item]:
@@ -84,9 +75,7 @@ def action_sequence(material: Material) -> Iterator[Item]:
                 f"{subject.the.capitalize()} does three things: it {', it '.join(mixed)}. In which order?",
             )
             right, *wrong = orders([f"it {one.does}" for one in three])
-            yield Item(
-                question, right, material.three(question, right, wrong), tuple(one.span for one in three), subject.name
-            )
+            yield Item(question, right, wrong, tuple(one.span for one in three), subject.name)
         for before, after in pairwise(own):
             if (
                 before.clear
@@ -96,18 +85,15 @@ def action_sequence(material: Material) -> Iterator[Item]:
             ):
                 begun = before.onset.removeprefix(subject.the).strip()
                 question = f"What does {subject.the} do next after the moment when it {begun}?"
-                elsewhere = [one.does for one in own if not material.happens(one.told, before.start, after.end + CLEAR)]
-                wrong = [
-                    f"it {done}"
-                    for done in dict.fromkeys(
-                        [*elsewhere, *material.not_done(subject.name, before.start, after.end + NEAR)]
-                    )
-                ]
+                then = before.start, after.end + NEAR
+                done = [one.does for one in material.deeds if one.kind in _ALIKE or one.subject == subject.name]
+                others = [does for does in done if not material.happens(f"{subject.the} {does}", *then)]
+                wrong = [f"it {does}" for does in (*others, *material.not_done(subject.name, *then))]
                 right = f"it {after.does}"
                 yield Item(
                     question,
                     right,
-                    material.three(question, right, wrong),
+                    wrong,
                     (before.span, after.span),
                     subject.name,
                     sentence(f"then {subject.the} {after.does}"),
@@ -137,21 +123,19 @@ def action_reasoning(material: Material) -> Iterator[Item]:
         for _, said in effects(material, contact):
             span = around(contact.start, 6, 6)
             question = f"What follows at once when the {one} comes up against the {other}?"
-            wrong = [
-                f"the {other} {done}" for done in material.not_done(other, contact.start - CLEAR, contact.end + NEAR)
-            ]
+            wrong = [f"the {other} {effect}" for effect in other_effects(material, contact, said)]
             right = f"the {other} {said}"
-            yield Item(question, right, material.three(question, right, wrong), (span,), other, sentence(right))
+            yield Item(question, right, wrong, (span,), other, sentence(right))
             if f"the {other} {said}" not in once:
                 continue
             question = f"What happens just as the {other} {said}?"
             away = material.away(contact.start - NEAR, contact.end + NEAR)
-            wrong = [f"the {name} comes up against it" for name in away[:5]]
+            wrong = [f"the {name} comes up against it" for name in away[:4]]
             right = f"the {one} comes up against it"
             yield Item(
                 question,
                 right,
-                material.three(question, right, wrong),
+                wrong,
                 (span,),
                 one,
                 sentence(f"the {one} comes up against the {other}"),
@@ -160,15 +144,12 @@ def action_reasoning(material: Material) -> Iterator[Item]:
         place = _place_after(material, done)
         if done.kind in ("moves", "paces", "enters") and done.clear and place:
             question = f"Where in the picture does it bring the {done.subject} that it {done.does}{done.which}?"
-            column, row = map(int, place.value.split(","))
-            far = [said for (x, y), said in PLACES.items() if abs(x - column) == 2 or abs(y - row) == 2]
-            far = far or [said for (x, y), said in PLACES.items() if abs(x - column) == abs(y - row) == 1]
-            right = PLACES[column, row]
+            right = said_of(place.value)
             span = Span(start=done.start, end=min(place.end, done.end + NEAR))
             yield Item(
                 question,
                 right,
-                material.three(question, right, far),
+                [said_of(corner) for (corner,) in mirrored(place.value)],
                 (span,),
                 done.subject,
                 sentence(f"after that, the {done.subject} is {right}"),
@@ -177,12 +158,12 @@ def action_reasoning(material: Material) -> Iterator[Item]:
             left = material.alone(done.end + 1.5, done.end + 4)
             if left and left.name != done.subject:
                 question = f"Once {done.onset}, what is left in the picture?"
-                wrong = [f"only the {name}" for name in material.away(done.end + 1, done.end + 6)][:5]
+                wrong = [f"only the {name}" for name in material.away(done.end + 1, done.end + 6)][:4]
                 right = f"only {left.the}"
                 yield Item(
                     question,
                     right,
-                    material.three(question, right, wrong),
+                    wrong,
                     (around(done.end, 4, 6),),
                     left.name,
                     sentence(f"{right} is left"),

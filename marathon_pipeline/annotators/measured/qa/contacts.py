@@ -1,6 +1,6 @@
 """Where one thing comes up against another, and what becomes of that one."""
 
-from marathon_pipeline.annotators.measured.qa.material import Material
+from marathon_pipeline.annotators.measured.qa.material import CLEAR, NEAR, Material
 from marathon_pipeline.annotators.measured.story import TOWARDS
 from marathon_pipeline.annotators.measured.words import OPPOSITE
 from marathon_pipeline.records import Fact
@@ -27,6 +27,20 @@ def effects(material: Material, contact: Fact) -> list[tuple[Fact, str]]:
         (fact, f"begins to move {TOWARDS[fact.value]}" if fact.kind == "sets_off" else f"turns {fact.value}")
         for fact in found
     ]
+
+
+def other_effects(material: Material, contact: Fact, said: str) -> list[str]:
+    """What the effect is not, so that there are two ways to move and two colours to choose from, as often right each.
+
+    Empty where the facts do not refute them all.
+    """
+    then = contact.start - CLEAR, contact.end + NEAR
+    ways = ("to the left", "to the right") if side_of(material, contact) else ("up", "down")
+    still = material.not_done(contact.other, *then)
+    moves = [f"begins to move {way}" for way in ways if f"moves {way}" in still]
+    colours = [f"turns {colour}" for colour in material.other_colours(contact.other, *then)]
+    needed = 2 if said.startswith("turns") else 1
+    return [*moves, *colours[: 3 - needed]] if len(moves) == needed else []
 
 
 def side_of(material: Material, contact: Fact) -> str:

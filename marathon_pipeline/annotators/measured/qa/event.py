@@ -20,7 +20,7 @@ def event_sequence(material: Material) -> Iterator[Item]:
         mixed = material.draw(("mixed", three[0].event_id), titles)
         question = f"In which order do these events come: {'; '.join(mixed)}?"
         right, *wrong = orders(titles)
-        yield Item(question, right, material.three(question, right, wrong), tuple(map(_span, three)), three[0].event_id)
+        yield Item(question, right, wrong, tuple(map(_span, three)), three[0].event_id)
     for before, after in pairwise(events):
         if material.events.index(after) - material.events.index(before) == 1:
             question = f"Which event follows upon this one: {_lower(before.title)}?"
@@ -28,9 +28,7 @@ def event_sequence(material: Material) -> Iterator[Item]:
                 _lower(after.title),
                 [_lower(event.title) for event in events if event not in (before, after)],
             )
-            yield Item(
-                question, right, material.three(question, right, wrong), (_span(before), _span(after)), after.event_id
-            )
+            yield Item(question, right, wrong, (_span(before), _span(after)), after.event_id)
 
 
 def key_event_extraction(material: Material) -> Iterator[Item]:
@@ -51,7 +49,7 @@ def key_event_extraction(material: Material) -> Iterator[Item]:
             for other in material.events
             if not _fits(material, themes[other.event_id], _span(event))
         ]
-        yield Item(question, right, material.three(question, right, wrong), (_span(event),), event.event_id)
+        yield Item(question, right, wrong, (_span(event),), event.event_id)
     ranked = sorted(events, key=lambda event: event.start - event.end)
     longest = ranked[0]
     if longest.end - longest.start >= 1.3 * max(
@@ -60,7 +58,7 @@ def key_event_extraction(material: Material) -> Iterator[Item]:
         question = "Which event takes up the most time?"
         right, wrong = _lower(longest.title), [_lower(event.title) for event in ranked[1:]]
         full = sentence(f"{right}: this takes {duration(longest.end - longest.start)}")
-        yield Item(question, right, material.three(question, right, wrong), (_span(longest),), "longest", full)
+        yield Item(question, right, wrong, (_span(longest),), "longest", full)
 
 
 def overall_summarization(material: Material) -> Iterator[Item]:

@@ -1,7 +1,7 @@
 """What the task functions write from, what they write, and how wrong options are found that the facts refute."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import permutations
@@ -31,11 +31,12 @@ _Value = TypeVar("_Value")
 
 
 class Item(NamedTuple):
-    """One question that could be asked. `wrong`: its three wrong options; empty: it is asked openly only."""
+    """One question that could be asked. `wrong`: all that may stand beside the answer; fewer than three: it is asked
+    openly only."""
 
     question: str
     answer: str  # as an option, without capital and full stop
-    wrong: tuple[str, ...]
+    wrong: Sequence[str]
     evidence: tuple[Span, ...]
     about: str  # whom or what it asks about: items should differ in it
     full: str = ""  # the open answer where it says more than the option
@@ -90,10 +91,21 @@ class Material:
     def vary(self, salt: object, *phrasings: str) -> str:
         return self.draw(("phrasing", salt), phrasings)[0]
 
-    def three(self, salt: object, right: str, values: Sequence[str]) -> tuple[str, ...]:
-        """Three distinct wrong options, or none where there are not so many."""
-        chosen = self.draw(salt, [value for value in dict.fromkeys(values) if value != right], 3)
-        return tuple(chosen) if len(chosen) == 3 else ()
+    def fours(
+        self, salt: object, values: Collection[float], apart: Callable[[float, float], bool]
+    ) -> dict[float, list[float]]:
+        """Of values that are apart from each other, by fours: for each the other three.
+
+        Each of a four is right once: to see the four does not help to guess which of them it is.
+        """
+        found: dict[float, list[float]] = {}
+        for value in self.draw(salt, sorted(set(values))):
+            free = sorted(set(values) - found.keys())
+            if value in free:
+                others = self.draw((salt, value), [*_chain(value, free, apart), *_chain(value, free[::-1], apart)], 3)
+                four = [value, *others] if len(others) == 3 else []
+                found.update({one: [other for other in four if other != one] for one in four})
+        return found
 
     # What is false at a time, by the facts.
 
@@ -145,8 +157,8 @@ class Material:
     def _ever(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(one.told for one in self.story))
 
-    def not_done(self, name: str, start: float, end: float, turns: int = 1) -> list[str]:
-        """What the subject could have done between these times, and did not; at most so many turns of colour."""
+    def not_done(self, name: str, start: float, end: float) -> list[str]:
+        """What the subject could have done between these times, and did not; one turn of colour at most."""
         facts = self._facts_about[name].within(start, end)
         done = {(fact.kind, fact.value) for fact in facts if fact.subject == name}
         ways = {fact.value for fact in facts if fact.kind in ("moves", "sets_off", "enters", "leaves")}
@@ -158,14 +170,16 @@ class Material:
         options += [said for axis, said in PACES.items() if not pacing]
         options += [kind for kind in ("grows", "shrinks") if not any(kind == known for known, _ in done) and not moving]
         if not any(fact.kind == "turns" for fact in facts):
-            colour, shape = name.split()
-            others = [
-                f"turns {other}"
-                for other in VIVID
-                if other != colour and self.timeline.surely_away(f"{other} {shape}", start, end)
-            ]
-            options += self.draw(("turns", name, start), others, turns)
+            options += [f"turns {colour}" for colour in self.other_colours(name, start, end)[:1]]
         return options
+
+    def other_colours(self, name: str, start: float, end: float) -> list[str]:
+        """The colours that a thing of this name does not have, or take, between these times."""
+        colour, shape = name.split()
+        turned = {fact.value for fact in self._facts_about[name].within(start, end) if fact.kind == "turns"}
+        others = [one for one in VIVID if one not in (colour, *turned)]
+        sure = [one for one in others if self.timeline.surely_away(f"{one} {shape}", start, end)]
+        return self.draw(("turns", name, start), sure)
 
     @cached_property
     def _facts_about(self) -> dict[str, Overlaps[Fact]]:
@@ -180,15 +194,18 @@ class Material:
         names = [*known, *self.draw("others", [name for name in others if name not in known])]
         return [name for name in names if self.timeline.surely_away(name, start, end)]
 
+    def never_with(self, name: str) -> list[str]:
+        """Names of things that are surely never in view together with the subject: first of things that are seen."""
+        stretches = next(one.stretches for one in self.subjects if one.name == name)
+        known = [one.name for one in self.subjects if one.name != name]
+        apart = [one for one in known if all(self.timeline.surely_away(one, s.start, s.end) for s in stretches)]
+        return [*apart, *self.never]
+
     @cached_property
     def never(self) -> list[str]:
-        """Names of things that never appear, first those of seen colours and seen shapes."""
-        colours = {subject.colour for subject in self.subjects}
-        shapes = {subject.shape for subject in self.subjects}
-        names = [(colour, shape) for colour in VIVID for shape in SHAPES]
-        names = [name for name in names if self.timeline.never(" ".join(name))]
-        names = self.draw("never", names)
-        return [" ".join(name) for name in sorted(names, key=lambda name: -(name[0] in colours) - (name[1] in shapes))]
+        """Names of things that never appear."""
+        names = [f"{colour} {shape}" for colour in VIVID for shape in SHAPES]
+        return self.draw("never", [name for name in names if self.timeline.never(name)])
 
     def blurred(self, name: str, moment: float) -> bool:
         """Whether the name comes or goes at this moment by a change of colour, or in a way that was not seen."""
@@ -258,6 +275,15 @@ class Material:
             if start + 1.5 <= one.at <= end - 1.5 and hush not in one.clause and one.kind != "camera":
                 return f"at the moment when {one.onset}"
         return about((start + end) / 2)
+
+
+def _chain(first: float, values: Sequence[float], apart: Callable[[float, float], bool]) -> Iterator[float]:
+    """Of values in order, those from the first one on that are apart from the one before."""
+    last = first
+    for value in values[values.index(first) :]:
+        if apart(value, last):
+            last = value
+            yield value
 
 
 def orders(things: Sequence[str]) -> list[str]:

@@ -1,12 +1,19 @@
 """Questions about things: what they look like, what they do to each other, when they are there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
-from marathon_pipeline.annotators.measured.qa.contacts import effects, known_contacts, only_cause, pairs_of, side_of
+from marathon_pipeline.annotators.measured.qa.contacts import (
+    effects,
+    known_contacts,
+    only_cause,
+    other_effects,
+    pairs_of,
+    side_of,
+)
 from marathon_pipeline.annotators.measured.qa.material import CLEAR, NEAR, SHAPES, VIVID, Item, Material, around, cut_to
-from marathon_pipeline.annotators.measured.qa.temporality import durations
+from marathon_pipeline.annotators.measured.qa.temporality import lasting
 from marathon_pipeline.annotators.measured.story import FROM
-from marathon_pipeline.annotators.measured.words import a, duration, sentence, times
+from marathon_pipeline.annotators.measured.words import OPPOSITE, a, duration, sentence, times
 from marathon_pipeline.errors import Filtered
 from marathon_pipeline.records import Span
 
@@ -24,7 +31,7 @@ def object_recognition(material: Material) -> Iterator[Item]:
         yield Item(
             question,
             a(one.subject),
-            material.three(question, a(one.subject), names[:6]),
+            names[:4],
             (one.span,),
             one.subject,
             full,
@@ -39,7 +46,7 @@ def object_recognition(material: Material) -> Iterator[Item]:
             yield Item(
                 question,
                 a(thing.name),
-                material.three(question, a(thing.name), names[:6]),
+                names[:4],
                 (setting.span,),
                 thing.name,
                 full,
@@ -65,7 +72,7 @@ def object_attribute(material: Material) -> Iterator[Item]:
                 yield Item(
                     question,
                     subject.colour,
-                    material.three(question, subject.colour, wrong),
+                    wrong,
                     (stretch,),
                     subject.name,
                     sentence(f"the {subject.shape} is {subject.colour}"),
@@ -79,7 +86,7 @@ def object_attribute(material: Material) -> Iterator[Item]:
                 yield Item(
                     question,
                     right,
-                    material.three(question, right, wrong),
+                    wrong,
                     (stretch,),
                     subject.name,
                     sentence(f"it is {a(subject.shape)}"),
@@ -103,35 +110,35 @@ def object_interaction(material: Material) -> Iterator[Item]:
                 f"What happens to the {other} when the {one} comes up against it?",
                 f"How does the coming of the {one} act on the {other}, once the two meet?",
             )
-            wrong = [f"it {done}" for done in material.not_done(other, fact.start - CLEAR, fact.end + NEAR)]
+            wrong = [f"it {done}" for done in other_effects(material, fact, said)]
             full = sentence(f"the {other} {said}, as soon as the {one} has come up against it")
             yield Item(
                 question,
                 f"it {said}",
-                material.three(question, f"it {said}", wrong),
+                wrong,
                 (span,),
                 f"effect on {other}",
                 full,
             )
-        names = [f"the {name}" for name in material.away(fact.start - NEAR, fact.end + NEAR)][:6]
+        names = [f"the {name}" for name in material.away(fact.start - NEAR, fact.end + NEAR)][:4]
         for who, others, question in (
             (one, [pair[1] for pair in pairs if pair[1] == other], f"Which thing comes up against the {other}?"),
             (other, [pair[0] for pair in pairs if pair[0] == one], f"Against which thing does the {one} come up?"),
         ):
             if len(others) == 1:
                 full = sentence(f"the {one} comes up against the {other}")
-                yield Item(question, f"the {who}", material.three(question, f"the {who}", names), (span,), who, full)
+                yield Item(question, f"the {who}", names, (span,), who, full)
         side = side_of(material, fact)
         if side:
+            full = sentence(f"the {one} comes up against it {FROM[side]}")
             question = f"From which side does the {one} come up against the {other}?"
-            yield Item(
-                question,
-                FROM[side],
-                _other_sides(side),
-                (span,),
-                f"side of {one}",
-                sentence(f"the {one} comes up against it {FROM[side]}"),
-            )
+            yield Item(question, FROM[side], (), (span,), f"side of {one}", full)
+        if side and names and [pair[1] for pair in pairs].count(other) == 1:
+            question = f"Which thing comes up against the {other}, and from which side?"
+            right, *wrong = [
+                f"{name}, {FROM[way]}" for name in (f"the {one}", names[0]) for way in (side, OPPOSITE[side])
+            ]
+            yield Item(question, right, wrong, (span,), f"side of {one}", full)
 
 
 def object_reasoning(material: Material) -> Iterator[Item]:
@@ -149,17 +156,17 @@ def object_reasoning(material: Material) -> Iterator[Item]:
                 f"What change does {subject.the} itself go through in the course of the video?",
                 f"How does {subject.the} come to look different in the course of the video?",
             )
-            wrong = [
-                said
-                for said in material.not_done(subject.name, timeline.start, timeline.end, turns=3)
-                if said.split()[0] in ("grows", "shrinks", "turns")
-            ]
+            whole_time = timeline.start, timeline.end
+            sizes = [said for said in material.not_done(subject.name, *whole_time) if said in ("grows", "shrinks")]
+            colours = [f"turns {colour}" for colour in material.other_colours(subject.name, *whole_time)]
+            needed = 2 if one.kind == "turns" else 1
+            wrong = [*sizes, *colours[: 3 - needed]] if len(sizes) == needed else []
             right, wrong = f"it {one.does}", [f"it {said}" for said in wrong]
             whole = tuple(cut_to(span, timeline) for span in (around(one.start, 6, 0), around(one.end, 0, 6)))
             yield Item(
                 question,
                 right,
-                material.three(question, right, wrong),
+                wrong,
                 whole,
                 subject.name,
                 sentence(f"{subject.the} {one.does}"),
@@ -172,7 +179,7 @@ def object_reasoning(material: Material) -> Iterator[Item]:
             yield Item(
                 "Which thing is in view for the longest time, all in all?",
                 subject.the,
-                material.three("longest", subject.the, shorter),
+                shorter,
                 subject.stretches,
                 "longest",
                 full,
@@ -182,7 +189,7 @@ def object_reasoning(material: Material) -> Iterator[Item]:
             yield Item(
                 question,
                 subject.the,
-                material.three(question, subject.the, shorter),
+                shorter,
                 subject.stretches,
                 "longest",
                 closed=True,
@@ -194,7 +201,7 @@ def object_reasoning(material: Material) -> Iterator[Item]:
             yield Item(
                 "Which thing is in view for the shortest time, all in all?",
                 subject.the,
-                material.three("shortest", subject.the, longer),
+                longer,
                 subject.stretches,
                 "shortest",
                 full,
@@ -210,7 +217,7 @@ def object_reasoning(material: Material) -> Iterator[Item]:
             yield Item(
                 question,
                 f"the {fact.subject}",
-                material.three(question, f"the {fact.subject}", others),
+                others,
                 (around(fact.start, 5, 6),),
                 "cause",
                 full,
@@ -222,24 +229,20 @@ def object_existence(material: Material) -> Iterator[Item]:
     _needs_things(material)
     timeline = material.timeline
     everything = (Span(start=timeline.start, end=timeline.end),)
-    seen = [a(subject.name) for subject in material.subjects]
+    known = [subject for subject in material.subjects if material.fully_known(subject)]
     for subject in material.subjects:
-        if material.fully_known(subject):
+        if subject in known:
             question = material.vary(
                 subject.name,
                 f"In how many separate stretches of time is {subject.the} in view?",
                 f"How many separate times is {subject.the} to be seen?",
             )
             right = times(len(subject.stretches))
-            wrong = [times(count) for count in range(1, 6) if count != len(subject.stretches)]
-            yield Item(
-                question,
-                right,
-                material.three(question, right, wrong),
-                subject.stretches,
-                subject.name,
-                sentence(f"{subject.the} is to be seen {right}"),
-            )
+            full = sentence(f"{subject.the} is to be seen {right}")
+            yield Item(question, right, (), subject.stretches, subject.name, full)
+            question = f"Which of these things is to be seen {right}, in separate stretches of time?"
+            others = [a(other.name) for other in known if len(other.stretches) != len(subject.stretches)]
+            yield Item(question, a(subject.name), others, subject.stretches, subject.name, closed=True)
         question = f"Does {a(subject.name)} appear at any time in the video?"
         full = sentence(f"yes, {a(subject.name)} is in view for {duration(subject.seconds)} in all")
         yield Item(question, "yes", (), subject.stretches, f"{subject.name} appears", full)
@@ -247,7 +250,7 @@ def object_existence(material: Material) -> Iterator[Item]:
         yield Item(
             question,
             a(subject.name),
-            material.three((question, subject.name), a(subject.name), [a(n) for n in material.never[:6]]),
+            [a(name) for name in _of_other_colours(subject.name, material.never)],
             subject.stretches,
             subject.name,
             closed=True,
@@ -256,7 +259,14 @@ def object_existence(material: Material) -> Iterator[Item]:
         question = f"Does {a(name)} appear at any time in the video?"
         yield Item(question, "no", (), everything, name, sentence(f"no, {a(name)} never appears"))
         question = "Which of these things never appears in the video?"
-        yield Item(question, a(name), material.three((question, name), a(name), seen), everything, name, closed=True)
+        seen = [a(other) for other in _of_other_colours(name, [subject.name for subject in material.subjects])]
+        yield Item(question, a(name), seen, everything, name, closed=True)
+
+
+def _of_other_colours(name: str, names: Sequence[str]) -> list[str]:
+    """One name of each colour but the first name's: what a video shows and what it does not differ alike in words."""
+    by_colour = {other.split()[0]: other for other in names}
+    return [other for colour, other in by_colour.items() if colour != name.split()[0]]
 
 
 def object_permanence(material: Material) -> Iterator[Item]:
@@ -274,17 +284,11 @@ def object_permanence(material: Material) -> Iterator[Item]:
     returning = [subject for subject in material.subjects if gaps[subject.name]]
     if not returning:
         raise Filtered("no_return", "no thing goes out of view and is surely seen again")
+    yield from lasting(material, "gaps", _absences(material, gaps))
     for subject in returning:
         for gap in gaps[subject.name][:9]:
             which = material.which_gap(subject, gap)
-            ends = (around(gap.start, 5, 2), around(gap.end, 2, 5))
-            question = material.vary(
-                gap.start,
-                f"After {subject.the} has gone out of view{which}, how long does it take until it is seen again?",
-                f"How long does {subject.the} stay out of view{which}, until it is back?",
-            )
-            said, wrong = durations(material, question, gap.end - gap.start)
-            yield Item(question, said, wrong, ends, f"{subject.name} gap", sentence(f"it is back after {said}"))
+            ends = _ends(gap)
             for fact in timeline.of_kind("enters", subject=subject.name):
                 if abs(fact.start - gap.end) <= 2:
                     question = f"When {subject.the} comes back after its absence{which}, from which side does it come?"
@@ -310,7 +314,7 @@ def object_permanence(material: Material) -> Iterator[Item]:
                     yield Item(
                         question,
                         one.told,
-                        material.three(question, one.told, false),
+                        false,
                         whole,
                         f"{subject.name} meanwhile",
                         sentence(one.told),
@@ -319,7 +323,7 @@ def object_permanence(material: Material) -> Iterator[Item]:
                     yield Item(
                         question,
                         one.told,
-                        material.three((question, one.told), one.told, false),
+                        false,
                         whole,
                         f"{subject.name} meanwhile",
                         closed=True,
@@ -336,12 +340,30 @@ def object_permanence(material: Material) -> Iterator[Item]:
         yield Item(
             question,
             subject.the,
-            material.three((question, subject.name), subject.the, gone),
+            gone,
             subject.stretches,
             f"{subject.name} returns",
             full,
             closed,
         )
+
+
+def _absences(material: Material, gaps: Mapping[str, Sequence[Span]]) -> Iterator[tuple[float, Item]]:
+    for subject in material.subjects:
+        for gap in gaps[subject.name][:9]:
+            which = material.which_gap(subject, gap)
+            question = material.vary(
+                gap.start,
+                f"After {subject.the} has gone out of view{which}, how long does it take until it is seen again?",
+                f"How long does {subject.the} stay out of view{which}, until it is back?",
+            )
+            said = duration(gap.end - gap.start)
+            full = sentence(f"it is back after {said}")
+            yield gap.end - gap.start, Item(question, said, (), _ends(gap), f"{subject.name} gap", full)
+
+
+def _ends(gap: Span) -> tuple[Span, Span]:
+    return around(gap.start, 5, 2), around(gap.end, 2, 5)
 
 
 def _other_sides(side: str) -> tuple[str, ...]:

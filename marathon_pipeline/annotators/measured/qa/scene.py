@@ -1,9 +1,9 @@
 """Questions about the setting."""
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, permutations
 
-from marathon_pipeline.annotators.measured.qa.action import other_times
+from marathon_pipeline.annotators.measured.qa.action import located
 from marathon_pipeline.annotators.measured.qa.material import NEAR, Item, Material, around
 from marathon_pipeline.annotators.measured.scenery import COLOURS
 from marathon_pipeline.annotators.measured.timeline import Setting
@@ -29,7 +29,7 @@ def scene_recognition(material: Material) -> Iterator[Item]:
         yield Item(
             question,
             setting.view,
-            material.three(question, setting.view, wrong),
+            wrong,
             (setting.span,),
             setting.view,
             sentence(f"the view is {setting.view}"),
@@ -45,6 +45,7 @@ def scene_transition(material: Material) -> Iterator[Item]:
     ]
     if not changes:
         raise Filtered("single_setting", "no setting is seen to give way to another")
+    timed: list[tuple[float, Item]] = []
     for before, after in changes:
         spans = (around((before.end + after.start) / 2, 6, 6),)
         moment = (before.end + after.start) / 2
@@ -54,61 +55,61 @@ def scene_transition(material: Material) -> Iterator[Item]:
                 f"What does the view change to after it has been {before.view}?",
                 f"Which view takes the place of the one that is {before.view}?",
             )
-            right, wrong = after.view, [view for view in other_views(material, after) if view != before.view]
+            right, wrong = after.view, other_views(material, after, but=before.view)
             yield Item(
                 question,
                 right,
-                material.three(question, right, wrong),
+                wrong,
                 spans,
                 f"{before.view} on",
                 sentence(f"it becomes {right}"),
             )
         if sum(one.view == after.view for _, one in changes) == 1:
             question = f"What is the view like just before it becomes {after.view}?"
-            right, wrong = before.view, [view for view in other_views(material, before) if view != after.view]
+            right, wrong = before.view, other_views(material, before, but=after.view)
             yield Item(
                 question,
                 right,
-                material.three(question, right, wrong),
+                wrong,
                 spans,
                 f"{after.view} before",
                 sentence(f"before that, it is {right}"),
             )
         if sum((one.view, two.view) == (before.view, after.view) for one, two in changes) == 1:
             question = f"When does the view change from {before.view} to {after.view}?"
-            right = about(moment)
-            yield Item(
-                question,
-                right,
-                other_times(material, question, moment),
-                spans,
-                f"{after.view} time",
-                sentence(f"the view changes {right}"),
-            )
+            full = sentence(f"the view changes {about(moment)}")
+            timed.append((moment, Item(question, about(moment), (), spans, f"{after.view} time", full)))
+    yield from located(material, "changes", timed)
     if _covered(material) and len(changes) == len(material.settings) - 1:
         question = "How many times does the view change from one setting to another?"
-        wrong = [number(count) for count in range(max(1, len(changes) - 2), len(changes) + 4)]
         yield Item(
             question,
             number(len(changes)),
-            material.three(question, number(len(changes)), wrong),
+            (),
             (Span(start=material.timeline.start, end=material.timeline.end),),
             "count",
             sentence(f"it changes {number(len(changes))} time{'s' * (len(changes) > 1)}"),
         )
 
 
-def other_views(material: Material, setting: Setting) -> list[str]:
-    """Views that the video has at other times, then the same colours put together otherwise."""
+def other_views(material: Material, setting: Setting, but: str = "") -> list[str]:
+    """Another view, and the two that the halves of both make: so each half stands twice, and the other view is right
+    at another time, where the video has one. Of one colour: others of one colour. Empty where there are none."""
     near = {one.view for one in material.settings if one.start < setting.end + NEAR and one.end > setting.start - NEAR}
-    known = [one.view for one in material.settings if one.view not in near]
-    halves = list(dict.fromkeys((one.upper, one.lower) for one in material.settings))
-    made = [view_of(one[0], two[1]) for one in halves for two in halves] + [view_of(low, up) for up, low in halves]
+    upper, lower = setting.upper, setting.lower
+    halves = [(one.upper, one.lower) for one in material.settings]
+    seen = list(dict.fromkeys(colour for pair in halves for colour in pair))
     rare = [colour for colour in COLOURS if material.timeline.most(colour) <= _RARE]
-    made += [view_of(colour, setting.lower) for colour in rare] + [view_of(setting.upper, colour) for colour in rare]
-    made = list(dict.fromkeys(made))
-    views = dict.fromkeys([*known, *material.draw(("views", setting.start), made)])
-    return [view for view in views if view not in near][:5]
+    if upper == lower:
+        plain = [*material.draw(("plain", setting.start), seen), *material.draw(("plain", setting.start), rare)]
+        views = dict.fromkeys(view_of(colour, colour) for colour in plain)
+        return [view for view in views if view not in (but, *near)][:3]
+    for known in (halves, list(permutations(seen, 2)), list(permutations(rare, 2))):
+        for up, low in material.draw(("views", setting.start), known):
+            others = [view_of(up, low), view_of(up, lower), view_of(upper, low)]
+            if len({upper, lower, up, low}) == 4 and not {but, *near} & {*others}:
+                return others
+    return []
 
 
 def _covered(material: Material) -> bool:

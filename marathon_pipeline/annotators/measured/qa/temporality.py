@@ -1,12 +1,13 @@
 """Questions about when, how long, and in which order."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations, pairwise
+from typing import NamedTuple
 
 from marathon_pipeline.annotators.measured.overlaps import Overlaps
 from marathon_pipeline.annotators.measured.qa.material import CLEAR, NEAR, Item, Material, around, orders
 from marathon_pipeline.annotators.measured.story import Happening
-from marathon_pipeline.annotators.measured.words import duration, factors_apart, ordinal, sentence
+from marathon_pipeline.annotators.measured.words import duration, factors_apart, ordinal, sentence, spoken, unlike
 from marathon_pipeline.records import Span
 
 
@@ -26,60 +27,94 @@ def temporal_perception(material: Material) -> Iterator[Item]:
             yield Item(
                 question,
                 after.told,
-                material.three(question, after.told, material.elsewhere(start, end)),
+                material.elsewhere(start, end),
                 evidence,
                 after.subject,
             )
         if after.clear:
             question = f"What is the last thing to happen before {after.clause}?"
             wrong = material.elsewhere(before.start - NEAR, after.end)
-            yield Item(question, before.told, material.three(question, before.told, wrong), evidence, before.subject)
+            yield Item(question, before.told, wrong, evidence, before.subject)
+
+
+class Stay(NamedTuple):
+    """What lasts for a time. asked, goes_on: as a question and as a statement tell it."""
+
+    asked: str
+    goes_on: str
+    verb: str
+    who: str
+    span: Span
+
+    @property
+    def seconds(self) -> float:
+        return self.span.end - self.span.start
+
+    @property
+    def ends(self) -> tuple[Span, ...]:
+        return (around(self.span.start), around(self.span.end)) if self.seconds > 20 else (self.span,)
 
 
 def duration_perception(material: Material) -> Iterator[Item]:
-    """How long a thing stays, a view lasts, a deed takes."""
+    """How long a thing stays, a view lasts, a deed takes; which of them takes so long."""
+    stays = list(_stays(material))
+    asked = [(stay.seconds, _how_long(material, stay)) for stay in stays]
+    yield from lasting(material, "stays", asked) if len(asked) > 3 else _scaled(material, asked)
+    for stay in stays:
+        seconds = spoken(stay.seconds)
+        others = [other.goes_on for other in stays if unlike(spoken(other.seconds), seconds)]
+        question = f"Which of these goes on for {duration(seconds)}?"
+        yield Item(question, stay.goes_on, others, stay.ends, stay.who, closed=True)
+
+
+def _how_long(material: Material, stay: Stay) -> Item:
+    question = f"{material.vary(stay.asked, 'How long', 'For how long')} {stay.asked}?"
+    said = duration(stay.seconds)
+    return Item(question, said, (), stay.ends, stay.who, sentence(f"it {stay.verb} for {said}"))
+
+
+def _stays(material: Material) -> Iterator[Stay]:
     for subject in material.subjects:
-        for index, stretch in enumerate(subject.stretches):
-            if any(material.blurred(subject.name, moment) for moment in (stretch.start, stretch.end)):
-                continue
-            which = f", the {ordinal(index)} time" if len(subject.stretches) > 1 else ""
-            if index < 9:
-                yield _lasting(
-                    material, "stays in view", f"does {subject.the} stay in view{which}", subject.the, stretch
-                )
+        for index, stretch in enumerate(subject.stretches[:9]):
+            if not any(material.blurred(subject.name, moment) for moment in (stretch.start, stretch.end)):
+                which = f", the {ordinal(index)} time" if len(subject.stretches) > 1 else ""
+                asked, goes_on = f"does {subject.the} stay in view{which}", f"{subject.the} stays in view{which}"
+                yield Stay(asked, goes_on, "stays in view", subject.the, stretch)
     views = [setting.view for setting in material.settings]
     for setting in material.settings:
         if views.count(setting.view) == 1 and material.ends_clearly(setting):
-            view = f"the view that is {setting.view}"
-            yield _lasting(material, "lasts", f"does {view} last", view, setting.span)
+            asked = f"does the view that is {setting.view} last"
+            yield Stay(asked, f"the view is {setting.view}", "lasts", setting.view, setting.span)
     calm = [
         fact for fact in material.timeline.of_kind("activity") if fact.value == "calm" and fact.end - fact.start >= NEAR
     ]
     if len(calm) == 1 and not material.true_at.any(calm[0].start, calm[0].end):
         span = Span(start=calm[0].start, end=calm[0].end)
-        yield _lasting(material, "stays calm", "does the picture stay calm at a stretch", "the picture", span)
+        yield Stay("does the picture stay calm at a stretch", "the picture stays calm", "stays calm", "calm", span)
     for one in material.deeds:
         if one.kind == "paces" and one.clear:
             infinitive = "go" + one.does.removeprefix("goes")
-            yield _lasting(
-                material, one.does, f"does the {one.subject} {infinitive}{one.which}", f"the {one.subject}", one.span
-            )
+            asked = f"does the {one.subject} {infinitive}{one.which}"
+            yield Stay(asked, one.clause, one.does, f"the {one.subject}", one.span)
 
 
-def _lasting(material: Material, verb: str, asked: str, who: str, span: Span) -> Item:
-    seconds = span.end - span.start
-    question = f"{material.vary(asked, 'How long', 'For how long')} {asked}?"
-    said, wrong = durations(material, question, seconds)
-    ends = (around(span.start), around(span.end)) if seconds > 20 else (span,)
-    return Item(question, said, wrong, ends, who, sentence(f"it {verb} for {said}"))
+def lasting(material: Material, salt: str, asked: Iterable[tuple[float, Item]]) -> Iterator[Item]:
+    """Items whose answers are durations, with wrong options that are right in others of them.
+
+    asked: with the seconds that are asked for.
+    """
+    known = list(asked)
+    others = material.fours(salt, [spoken(seconds) for seconds, _ in known], unlike)
+    for seconds, item in known:
+        yield item._replace(wrong=[duration(other) for other in others.get(spoken(seconds), ())])
 
 
-def durations(material: Material, salt: str, seconds: float) -> tuple[str, tuple[str, ...]]:
-    """A duration in words, and three that differ from it and from each other by more than can be mistaken."""
-    said = duration(seconds)
-    rank = material.draw(("rank", salt), range(4))[0]
-    scale = [duration(value) for value in factors_apart(seconds, rank, material.timeline.end)]
-    return said, tuple(text for text in scale if text != said) if len(scale) == 4 else ()
+def _scaled(material: Material, asked: Iterable[tuple[float, Item]]) -> Iterator[Item]:
+    """The same for a video of too few durations: the wrong ones are steps of the scale on which they are said."""
+    for seconds, item in asked:
+        rank = material.draw(("rank", item.question), range(4))[0]
+        scale = [duration(step) for step in factors_apart(seconds, rank, material.timeline.end)]
+        yield item._replace(wrong=[step for step in scale if step != item.answer])
 
 
 def temporal_reasoning(material: Material) -> Iterator[Item]:
@@ -93,7 +128,7 @@ def temporal_reasoning(material: Material) -> Iterator[Item]:
             )
             wrong = material.elsewhere(before.start - NEAR, after.at)
             evidence = (before.span, around(after.at))
-            yield Item(question, before.told, material.three(question, before.told, wrong), evidence, before.subject)
+            yield Item(question, before.told, wrong, evidence, before.subject)
     for part, low, high in (("first", 0.0, 1 / 3), ("last", 2 / 3, 1.0), ("middle", 1 / 3, 2 / 3)):
         third = Span(start=timeline.start + low * length, end=timeline.start + high * length)
         missing = [f"the {name}" for name in _away_for_sure(material, third)]
@@ -108,7 +143,7 @@ def temporal_reasoning(material: Material) -> Iterator[Item]:
                 yield Item(
                     question,
                     subject.the,
-                    material.three((question, subject.name), subject.the, missing),
+                    missing,
                     (third,),
                     f"{part} third",
                     closed=True,
@@ -131,15 +166,19 @@ def temporal_gap_estimation(material: Material) -> Iterator[Item]:
     pairs = [
         pair for pair in combinations(anchors, 2) if pair[1].at - pair[0].at >= 8 and pair[0].subject != pair[1].subject
     ]
-    for before, after in material.draw("gaps", pairs, 24):
-        question = material.vary(
-            (before.clause, after.clause),
-            f"How much time passes between the moment when {before.onset} and the moment when {after.onset}?",
-            f"How long does it take from the moment when {before.onset} until {after.onset}?",
-        )
-        said, wrong = durations(material, question, after.at - before.at)
-        full = f"{said[:1].upper()}{said[1:]} pass between the two moments."
-        yield Item(question, said, wrong, (around(before.at), around(after.at)), before.subject, full)
+    yield from lasting(material, "gaps", (_gap(material, *pair) for pair in material.draw("gaps", pairs, 24)))
+
+
+def _gap(material: Material, before: Happening, after: Happening) -> tuple[float, Item]:
+    question = material.vary(
+        (before.clause, after.clause),
+        f"How much time passes between the moment when {before.onset} and the moment when {after.onset}?",
+        f"How long does it take from the moment when {before.onset} until {after.onset}?",
+    )
+    said = duration(after.at - before.at)
+    full = f"{said[:1].upper()}{said[1:]} pass between the two moments."
+    evidence = (around(before.at), around(after.at))
+    return after.at - before.at, Item(question, said, (), evidence, f"{before.told} {after.told}", full)
 
 
 def temporal_order(material: Material) -> Iterator[Item]:
@@ -157,7 +196,7 @@ def temporal_order(material: Material) -> Iterator[Item]:
         yield Item(
             question,
             right,
-            material.three(question, right, wrong),
+            wrong,
             tuple(one.span for one in chosen),
             chosen[0].subject,
         )
