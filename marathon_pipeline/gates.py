@@ -28,9 +28,13 @@ DatasetMeasure = Literal[
     "caption_gaps",
     "commonest_caption",
     "benchmark_videos",
+    "reviewed",
+    "reviewed_sound",
+    "agreement",
 ]
 # These have no groups.
 OF_THE_WHOLE = ("waiting", "empty_tasks", "caption_gaps", "commonest_caption", "benchmark_videos")
+OF_REVIEWS = ("reviewed", "reviewed_sound", "agreement")  # these of topics, tasks and formats: what pairs are dealt by
 Grouping = Literal["topic", "task", "format", "source", "template"]
 NUMBERS = tuple(name for name, field in Verdict.model_fields.items() if field.annotation in (int, float))
 
@@ -81,6 +85,8 @@ class DatasetGate(Bound):
     def _has_groups(self) -> Self:
         if self.by and self.measure in OF_THE_WHOLE:
             raise ValueError(f"`{self.measure}` is counted over the whole dataset only: delete `by`")
+        if self.by in ("source", "template") and self.measure in OF_REVIEWS:
+            raise ValueError(f"`{self.measure}` is counted by topic, task or format, which pairs are dealt by")
         return self
 
 

@@ -13,7 +13,7 @@ from marathon_pipeline.dataset.dataset import Dataset
 
 JSON_KEY = "audit/report.json"
 HTML_KEY = "audit/report.html"
-_VERSION = 2  # goes up whenever the same dataset gives another report
+_VERSION = 3  # goes up whenever the same dataset gives another report
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ def _fingerprint(dataset: Dataset, standards: Standards) -> str:
     """A hash of what a report is made from: what the ledger says was written, the collections, the standards."""
     hasher = hashlib.sha256(standards.gates.model_dump_json().encode() + b"\n")
     hasher.update(json.dumps(sorted(standards.benchmarks.items())).encode() + b"\n")
+    hasher.update(dataset.reviews().fingerprint.encode() + b"\n")
     for o in sorted(dataset.ledger, key=lambda o: (o.stage, o.video_id, o.part)):
         hasher.update(json.dumps([o.stage, o.video_id, o.part, o.status, o.reason, o.content]).encode() + b"\n")
     for source in dataset.sources().values():

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from marathon_pipeline.audit.checks import Cell, grouped, judged, letters_of, summed
 from marathon_pipeline.audit.guessers import Usual, longest, most_central
 from marathon_pipeline.audit.measures import covered_seconds
+from marathon_pipeline.audit.reviewed import ReviewCount
 from marathon_pipeline.audit.sample import Sampler, Shown
 from marathon_pipeline.audit.statistics import (
     Duplicates,
@@ -111,6 +112,7 @@ class _Count:
         self.usual = Usual()
         self.captions = array("Q")  # hashes of those of clips
         self.gappy = 0  # videos
+        self.reviews = ReviewCount(dataset.reviews())
 
     def video(self, video_id: str, source_id: str, tasks: frozenset[str]) -> None:
         tables, ledger = self._dataset.tables, self._dataset.ledger
@@ -137,7 +139,8 @@ class _Count:
             if verdict is None:
                 counts["unverified"] += 1
                 continue
-            reasons = self._gates.reasons(verdict)
+            of_gates = self._gates.reasons(verdict)
+            reasons = (*of_gates, *self.reviews.add(pair, passed=not of_gates))
             self.problems.update((pair.task, reason) for reason in reasons)
             if not reasons:
                 accepted.append((pair, cell))
@@ -201,7 +204,7 @@ class _Count:
         tasks, stages = tuple(self._tasks(ends)), tuple(ends.all())
         total = summed(self.cells.values())
         by_source = grouped(self.cells, "source", self._taxonomy)
-        named = self._named_by_benchmarks()
+        named, reviewed = self._named_by_benchmarks(), self.reviews.statistics()
         whole = Counter(
             waiting=sum(stage.waiting for stage in stages),
             empty_tasks=sum(1 for task in tasks if task.qa and not task.accepted),
@@ -252,7 +255,8 @@ class _Count:
             video_minutes=self.minutes.histogram(),
             events=self.events.histogram(),
             stages=stages,
-            checks=judged(self._gates, self.cells, whole, self._taxonomy),
+            reviewed=reviewed,
+            checks=judged(self._gates, self.cells, whole, self._taxonomy, reviewed.strata),
         )
 
     def _across(self) -> int:

@@ -8,7 +8,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from marathon_pipeline.audit.cards import Card
 from marathon_pipeline.audit.measures import PROBLEMS
 from marathon_pipeline.audit.statistics import Histogram, Statistics, percent, plain
+from marathon_pipeline.dataset.reviews import REASONS, REJECTED
 from marathon_pipeline.taxonomy import clock
+
+_OF_REVIEWS = {REJECTED: "People judged it, and rejected it."}
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ def render(statistics: Statistics, cards: Sequence[Card]) -> str:
     )
     environment.filters |= {"clock": clock, "number": plain, "percent": percent, "bars": bars, "words": _words}
     template = environment.get_template("report.html.jinja")
-    return template.render(statistics=statistics, cards=cards, problem_says=PROBLEMS)
+    return template.render(statistics=statistics, cards=cards, problem_says=PROBLEMS | _OF_REVIEWS, reasons=REASONS)
 
 
 def bars(histogram: Histogram) -> list[Bar]:
