@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -354,6 +355,33 @@ def audit(
             out.print(f"ok      and {held} of single tasks, topics and so on", markup=False)
         out.print(f"report  {page}", markup=False)
     raise typer.Exit(OK if all(check.ok for check in statistics.checks) else SOMETHING_FAILED)
+
+
+@app.command()
+def review(
+    dataset: DatasetArgument,
+    per_task: Annotated[int, typer.Option("--per-task", min=1, help="Accepted QA pairs dealt, of each task.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", help="Another one deals other pairs.")] = 0,
+    gates: Annotated[Path | None, typer.Option(help="A file of gates, instead of those of the job.")] = None,
+    host: Annotated[str, typer.Option(help="Where to listen; beyond this machine with a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8642,
+) -> None:
+    """Open a page on which two people judge a sample of the QA, blind to each other, until Ctrl-C."""
+    from marathon_pipeline.pipeline.progress import bar
+    from marathon_pipeline.publish import opened
+
+    if not all(map(find_spec, ("fastapi", "uvicorn"))):
+        raise UserError("`marathon review` needs FastAPI and uvicorn: pip install 'marathon-pipeline[review]'")
+    from marathon_pipeline.review.deal import deal
+    from marathon_pipeline.review.desk import Desk
+    from marathon_pipeline.review.server import serve
+
+    found, standards = opened(dataset, gates)
+    reviews = found.reviews()
+    with bar(err) as show:
+        dealt = deal(found, standards, reviews, per_task, seed, lambda done, total: show("deal", done, total))
+    desk = Desk(dealt, reviews, standards)
+    serve(desk, found.storage, dataset, host, port, lambda url: out.print(f"review  {url}", markup=False))
 
 
 @app.command()

@@ -136,12 +136,17 @@ def release_dataset(url: str, name: str, despite: str, console: Console) -> str:
 
 def audit_dataset(url: str, sample_per_task: int, gates: Path | None, console: Console) -> tuple[Statistics, str]:
     """Write a dataset's report; returns what was found, and where the page lies. gates: instead of those of its job."""
-    dataset = Dataset(url)
-    config = job_of(dataset)
-    standards = standards_of(config, load_taxonomy(config.templates), gates)
+    dataset, standards = opened(url, gates)
     with bar(console) as show:
         info = write_audit(dataset, standards, sample_per_task, partial(show, "audit"))
     return info.statistics, _shown(dataset, info.html_key)
+
+
+def opened(url: str, gates: Path | None = None) -> tuple[Dataset, Standards]:
+    """A dataset, and what its job holds it against. gates: instead of those of its job."""
+    dataset = Dataset(url)
+    config = job_of(dataset)
+    return dataset, standards_of(config, load_taxonomy(config.templates), gates)
 
 
 def standards_of(config: JobConfig, taxonomy: Taxonomy, gates: Path | None = None) -> Standards:

@@ -48,6 +48,16 @@ class Judged(NamedTuple):
         return Judged(pair.task, pair.qa_id, digest([pair.qa_id, pair.letter, evidence])[:24])
 
 
+def tidy(name: str) -> str:
+    """A name in one line."""
+    return " ".join("".join(c if c.isprintable() else " " for c in name).split())
+
+
+def identity(name: str) -> str:
+    """What tells people apart: capitals and spaces make no other person."""
+    return tidy(name).casefold()
+
+
 class Judgement(BaseModel):
     """What one person said of one pair. `withdrawn` takes back what the same person said before, in the same role."""
 
@@ -71,13 +81,12 @@ class Judgement(BaseModel):
 
     @property
     def who(self) -> str:
-        """The reviewer as they are told apart: spelling in capitals makes no other person."""
-        return self.reviewer.casefold()
+        return identity(self.reviewer)
 
     @field_validator("reviewer")
     @classmethod
     def _tidy(cls, name: str) -> str:
-        return " ".join("".join(c if c.isprintable() else " " for c in name).split())
+        return tidy(name)
 
     @model_validator(mode="after")
     def _has_its_reason(self) -> "Judgement":
