@@ -365,21 +365,41 @@ def review(
     gates: Annotated[Path | None, typer.Option(help="A file of gates, instead of those of the job.")] = None,
     host: Annotated[str, typer.Option(help="Where to listen; beyond this machine with a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8642,
+    export: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="TOOL FILE", help="Write the sample for argilla or label-studio instead."),
+    ] = None,
+    take: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--import", metavar="TOOL FILE", help="Take in what was judged there instead."),
+    ] = None,
+    name: Annotated[list[str] | None, typer.Option(metavar="ID=NAME", help="With --import: who a user id is.")] = None,
+    media: Annotated[str, typer.Option(metavar="PREFIX", help="With --export: stands before a proxy's key.")] = "",
+    judged: Annotated[bool, typer.Option("--judged", help="With --export: with what was judged so far.")] = False,
 ) -> None:
     """Open a page on which two people judge a sample of the QA, blind to each other, until Ctrl-C."""
     from marathon_pipeline.pipeline.progress import bar
     from marathon_pipeline.publish import opened
-
-    if not all(map(find_spec, ("fastapi", "uvicorn"))):
-        raise UserError("`marathon review` needs FastAPI and uvicorn: pip install 'marathon-pipeline[review]'")
     from marathon_pipeline.review.deal import deal
     from marathon_pipeline.review.desk import Desk
-    from marathon_pipeline.review.server import serve
+    from marathon_pipeline.review.exchange import export_sample, take_in, tool_of
 
+    if not (export or take) and not all(map(find_spec, ("fastapi", "uvicorn"))):
+        raise UserError("`marathon review` needs FastAPI and uvicorn: pip install 'marathon-pipeline[review]'")
     found, standards = opened(dataset, gates)
+    if take:
+        names = {who: named for who, _, named in (each.partition("=") for each in name or [])}
+        out.print(str(take_in(found, Path(take[1]), tool_of(take[0]), names)), markup=False)
+        return
     reviews = found.reviews()
     with bar(err) as show:
         dealt = deal(found, standards, reviews, per_task, seed, lambda done, total: show("deal", done, total))
+    if export:
+        export_sample(dealt.dealt, reviews, tool_of(export[0]), Path(export[1]), media, judged)
+        out.print(f"sample  {export[1]}: {len(dealt.dealt)} QA pairs", markup=False)
+        return
+    from marathon_pipeline.review.server import serve
+
     desk = Desk(dealt, reviews, standards)
     serve(desk, found.storage, dataset, host, port, lambda url: out.print(f"review  {url}", markup=False))
 
