@@ -7,10 +7,10 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
-from conftest import Command
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marathon_pipeline import cli
 from marathon_pipeline.audit.survey import Standards
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.reviews import REASONS, Judged, Judgement
@@ -169,12 +169,18 @@ def test_a_file_of_another_kind_is_refused_in_one_line(
         assert "\n" not in str(error) and "odd.json" in str(error)
 
 
-def test_the_command_writes_and_reads_them(built: Path, tmp_path: Path) -> None:
-    command = Command(built)
-    path = tmp_path / "sample.json"
-    assert "22 QA pairs" in command("review", "out", "--per-task", 1, "--export", "label-studio", path)
-    assert "judgements taken in: none" in command("review", "out", "--import", "label-studio", path)
-    assert "give one of argilla, label-studio" in command("review", "out", "--export", "prodigy", path, code=2)
+def test_the_command_writes_and_reads_them(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def review(*arguments: str) -> str:
+        cli.app(["review", dataset.url, *arguments], standalone_mode=False)
+        return capsys.readouterr().out
+
+    path = str(tmp_path / "sample.json")
+    assert "22 QA pairs" in review("--per-task", "1", "--export", "label-studio", path)
+    assert "judgements taken in: none" in review("--import", "label-studio", path)
+    with pytest.raises(UserError, match="give one of argilla, label-studio"):
+        review("--export", "prodigy", path)
 
 
 def test_argilla_itself_reads_the_folder_and_writes_it_again(
