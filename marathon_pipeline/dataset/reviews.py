@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -58,6 +59,10 @@ def identity(name: str) -> str:
     return tidy(name).casefold()
 
 
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 class Judgement(BaseModel):
     """What one person said of one pair. `withdrawn` takes back what the same person said before, in the same role."""
 
@@ -72,7 +77,7 @@ class Judgement(BaseModel):
     verdict: Literal["accept", "reject", "withdrawn"]
     reason: str = ""  # of REASONS, where it is rejected
     note: str = Field("", max_length=2000)
-    at: str  # the time of day, UTC
+    at: str = Field(default_factory=now)  # UTC
     via: str = ""  # the tool that it was imported from
 
     @property

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from threading import Lock
 from typing import Literal
 
@@ -109,9 +108,7 @@ class Desk:
             self._reviews.refresh()
             return self._table(reviewer)
 
-    def judge(
-        self, reviewer: str, qa_id: str, shown: str, verdict: str, reason: str, note: str, via: str = ""
-    ) -> Table:
+    def judge(self, reviewer: str, qa_id: str, shown: str, verdict: str, reason: str, note: str) -> Table:
         """Keep what a reviewer says of a pair; `withdrawn` takes it back. Returns the table as it is then."""
         with self._lock:
             self._reviews.refresh()
@@ -128,8 +125,6 @@ class Desk:
                     verdict=verdict,
                     reason=reason,
                     note=note,
-                    at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-                    via=via,
                 )
             except ValidationError as error:
                 raise Refused(error.errors()[0]["msg"].removeprefix("Value error, ")) from None

@@ -5,7 +5,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -161,7 +160,6 @@ def _judgement(pair: QAPair, said: Foreign, tool: Tool, called: Mapping[str, str
             verdict=said.verdict,
             reason=reason,
             note=note,
-            at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             via=tool,
         )
     except ValidationError as error:
