@@ -35,6 +35,9 @@ DatasetMeasure = Literal[
     "few_events",
     "lost_facts",
     "benchmark_videos",
+    "reviewed",
+    "reviewed_sound",
+    "agreement",
 ]
 Grouping = Literal["topic", "task", "format", "source", "template"]
 # By what these can be asked for; all others, by each.
@@ -49,6 +52,9 @@ GROUPINGS: Mapping[DatasetMeasure, tuple[Grouping, ...]] = {
     "few_events": (),
     "lost_facts": (),
     "benchmark_videos": (),
+    "reviewed": ("topic", "task", "format"),  # what pairs are dealt by
+    "reviewed_sound": ("topic", "task", "format"),
+    "agreement": ("topic", "task", "format"),
 }
 NUMBERS = tuple(name for name, field in Verdict.model_fields.items() if field.annotation in (int, float))
 

@@ -156,9 +156,7 @@ def audit_dataset(
 
     gates: instead of those of its job. against: an earlier dataset or release, of which the report tells what changed.
     """
-    dataset = Dataset(url)
-    config = job_of(dataset)
-    standards = standards_of(config, load_taxonomy(config.templates), gates)
+    dataset, standards = opened(url, gates)
     old = side_of(against) if against else None
     with bar(console) as show:
         comparison = compare(old, DatasetSide(dataset, standards.gates), within_new=True) if old else None
@@ -192,6 +190,13 @@ def side_of(url: str) -> Side:
         raise UserError(f"{url}: {absent}; give the folder or URL of one") from None
     config = job_of(dataset)
     return DatasetSide(dataset, standards_of(config, load_taxonomy(config.templates)).gates)
+
+
+def opened(url: str, gates: Path | None = None) -> tuple[Dataset, Standards]:
+    """A dataset, and what its job holds it against. gates: instead of those of its job."""
+    dataset = Dataset(url)
+    config = job_of(dataset)
+    return dataset, standards_of(config, load_taxonomy(config.templates), gates)
 
 
 def standards_of(config: JobConfig, taxonomy: Taxonomy, gates: Path | None = None) -> Standards:

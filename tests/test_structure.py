@@ -18,7 +18,7 @@ ROWS = (
     ("publish",),
     ("config",),
     ("pipeline",),
-    ("stages",),
+    ("stages", "review"),
     ("audit",),
     ("release",),
     ("annotators",),

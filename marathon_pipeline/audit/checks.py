@@ -1,10 +1,20 @@
 """What the counts of a dataset come to, and how that stands beside its gates."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from marathon_pipeline.audit.statistics import Check, Letters, bound_in_words, percent, plain, share, wilson
+from marathon_pipeline.audit.reviewed import sound_share
+from marathon_pipeline.audit.statistics import (
+    Check,
+    Letters,
+    ReviewStratum,
+    bound_in_words,
+    percent,
+    plain,
+    share,
+    wilson,
+)
 from marathon_pipeline.gates import DatasetGate, DatasetMeasure, Gates, Grouping
 from marathon_pipeline.records import LETTERS
 from marathon_pipeline.taxonomy import Taxonomy
@@ -132,35 +142,96 @@ MEASURES: dict[DatasetMeasure, Measure] = {
 }
 
 
-def judged(gates: Gates, cells: Cells, whole: Counter[str], taxonomy: Taxonomy) -> tuple[Check, ...]:
-    """One check for each gate and group. `whole`: counts that have no groups."""
-    return tuple(check for gate in gates.dataset for check in _of_gate(gate, cells, whole, taxonomy))
+class Found(NamedTuple):
+    """low, high: the ends of the value's 95 % interval; the value itself where chance does not move it."""
+
+    value: float
+    counted: int  # what it rests on
+    low: float
+    high: float
 
 
-def _of_gate(gate: DatasetGate, cells: Cells, whole: Counter[str], taxonomy: Taxonomy) -> Iterator[Check]:
-    measure = MEASURES[gate.measure]
-    groups = grouped(cells, gate.by, taxonomy) if gate.by else {"": summed(cells.values()) + whole}
-    for name, counts in sorted(groups.items()):
-        counted = measure.counted(counts)
-        if counted < gate.fewest and gate.by:
+def _reviewed(strata: Sequence[ReviewStratum]) -> Found:
+    count = sum(stratum.judged for stratum in strata)
+    return Found(count, 1, count, count)
+
+
+def _sound(strata: Sequence[ReviewStratum]) -> Found:
+    found = sound_share(strata)
+    return Found(found.share, found.judged, found.low, found.high)
+
+
+def _agreed(strata: Sequence[ReviewStratum]) -> Found:
+    agreed, both = sum(stratum.agreed for stratum in strata), sum(stratum.judged for stratum in strata)
+    return Found(share(agreed, both), both, *wilson(agreed, both))
+
+
+class OfReviews(NamedTuple):
+    says: str
+    show: Callable[[float], str]
+    found: Callable[[Sequence[ReviewStratum]], Found]
+
+
+REVIEW_MEASURES: dict[DatasetMeasure, OfReviews] = {
+    "reviewed": OfReviews("QA pairs that two people judged, blind to each other.", plain, _reviewed),
+    "reviewed_sound": OfReviews(
+        "QA pairs that people found sound, each task and format weighted by its size.", percent, _sound
+    ),
+    "agreement": OfReviews("Of the pairs that two people judged, those on which they agree.", percent, _agreed),
+}
+
+
+def judged(
+    gates: Gates, cells: Cells, whole: Counter[str], taxonomy: Taxonomy, strata: Sequence[ReviewStratum] = ()
+) -> tuple[Check, ...]:
+    """One check for each gate and group. `whole`: counts that have no groups; `strata`: what people judged."""
+    return tuple(check for gate in gates.dataset for check in _of_gate(gate, cells, whole, taxonomy, strata))
+
+
+def _of_gate(
+    gate: DatasetGate, cells: Cells, whole: Counter[str], taxonomy: Taxonomy, strata: Sequence[ReviewStratum]
+) -> Iterator[Check]:
+    if gate.measure in REVIEW_MEASURES:
+        of_reviews = REVIEW_MEASURES[gate.measure]
+        says, show = of_reviews.says, of_reviews.show
+        groups = {name: of_reviews.found(own) for name, own in _strata(strata, gate.by, taxonomy).items()}
+    else:
+        measure = MEASURES[gate.measure]
+        says, show = measure.says, measure.show
+        counts = grouped(cells, gate.by, taxonomy) if gate.by else {"": summed(cells.values()) + whole}
+        groups = {name: _found(measure, own) for name, own in counts.items()}
+    for name, found in sorted(groups.items()):
+        if found.counted < gate.fewest and gate.by:
             continue
-        value = measure.value(counts)
-        low, high = wilson(round(value * counted), counted) if measure.interval else (value, value)
+        interval = f" ({percent(found.low)} to {percent(found.high)})" if found.low < found.high else ""
         yield Check(
             name=gate.measure,
             by=gate.by or "",
             group=name,
-            says=measure.says,
-            value=value,
-            low=round(low, 6),
-            high=round(high, 6),
+            says=says,
+            value=found.value,
+            low=round(found.low, 6),
+            high=round(found.high, 6),
             least=gate.least,
             most=gate.most,
-            counted=counted,
-            found=measure.show(value) + (f" ({percent(low)} to {percent(high)})" if low < high else ""),
-            bound=bound_in_words(gate.least, gate.most, measure.show),
-            ok=counted < gate.fewest or gate.may_hold(low, high),
+            counted=found.counted,
+            found=f"{show(found.value)}{interval}" if found.counted or gate.measure in MEASURES else "nothing judged",
+            bound=bound_in_words(gate.least, gate.most, show),
+            ok=found.counted < gate.fewest or gate.may_hold(found.low, found.high),
         )
+
+
+def _found(measure: Measure, counts: Counter[str]) -> Found:
+    value, counted = measure.value(counts), measure.counted(counts)
+    return Found(value, counted, *(wilson(round(value * counted), counted) if measure.interval else (value, value)))
+
+
+def _strata(strata: Sequence[ReviewStratum], by: Grouping | None, taxonomy: Taxonomy) -> dict[str, list[ReviewStratum]]:
+    found: defaultdict[str, list[ReviewStratum]] = defaultdict(list)
+    for stratum in strata:
+        name = taxonomy.tasks[stratum.task].topic if by == "topic" else str(getattr(stratum, by)) if by else ""
+        found[name].append(stratum)
+    return dict(found) if by else {"": list(strata)}
 
 
 def grouped(cells: Cells, by: Grouping, taxonomy: Taxonomy) -> dict[str, Counter[str]]:

@@ -9,11 +9,13 @@ from marathon_pipeline.audit.checks import Cell
 from marathon_pipeline.audit.guessers import Usual, longest, most_central
 from marathon_pipeline.audit.measures import covered_seconds
 from marathon_pipeline.audit.near import Signatures
+from marathon_pipeline.audit.reviewed import ReviewCount
 from marathon_pipeline.audit.said import Said, folded, hash_of
 from marathon_pipeline.audit.sample import Sampler, Shown
 from marathon_pipeline.audit.statistics import Histogram
 from marathon_pipeline.audit.survival import kept
 from marathon_pipeline.dataset.dataset import Finished
+from marathon_pipeline.dataset.reviews import Reviews
 from marathon_pipeline.dataset.tables import Tables
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.records import (
@@ -54,8 +56,8 @@ class Bins:
 class Count:
     """Takes videos (`video`), and what was counted of others that come later in the order of their ids (`extend`)."""
 
-    def __init__(self, gates: Gates, sampler: Sampler) -> None:
-        self._gates, self.sampler = gates, sampler
+    def __init__(self, gates: Gates, sampler: Sampler, reviews: Reviews) -> None:
+        self._gates, self.sampler, self.reviews = gates, sampler, ReviewCount(reviews)
         self.sources: set[str] = set()
         self.videos: Counter[str] = Counter()  # by collection
         self.seconds: defaultdict[str, float] = defaultdict(float)  # by collection
@@ -101,7 +103,8 @@ class Count:
             if verdict is None:
                 counts["unverified"] += 1
                 continue
-            reasons = self._gates.reasons(verdict)
+            of_gates = self._gates.reasons(verdict)
+            reasons = (*of_gates, *self.reviews.add(pair, passed=not of_gates))
             self.problems.update((pair.task, reason) for reason in reasons)
             if not reasons:
                 said = Said.by(pair)
@@ -113,6 +116,7 @@ class Count:
     def extend(self, other: "Count") -> None:
         numbers = [self._number(cell) for cell in other.numbers]
         self.sampler.extend(other.sampler)
+        self.reviews.extend(other.reviews)
         self.sources |= other.sources
         for data_source, seconds in other.seconds.items():
             self.seconds[data_source] += seconds

@@ -75,6 +75,7 @@ def _fingerprint(dataset: Dataset, standards: Standards) -> str:
     """A hash of what a report is made from: what the ledger says was written, the collections, the standards."""
     hasher = hashlib.sha256(standards.gates.model_dump_json().encode() + b"\n")
     hasher.update(json.dumps(sorted(standards.benchmarks.items())).encode() + b"\n")
+    hasher.update(dataset.reviews().fingerprint.encode() + b"\n")
     hasher.update(b"".join(sorted(map(_digest, dataset.ledger))))
     for source in dataset.sources().values():
         hasher.update(json.dumps([source.source_id, source.data_source]).encode() + b"\n")

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
+from marathon_pipeline.records import Format
+
 
 class _Counted(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -140,6 +142,58 @@ class Check(_Counted):
         return f"{self.name} of {self.by} {self.group or 'not stated'}" if self.by else self.name
 
 
+class SoundShare(_Counted):
+    """What people found sound, with its 95 % interval. `covers`: the share of the pairs that it speaks of."""
+
+    share: float
+    low: float
+    high: float
+    judged: int
+    covers: float
+
+
+class ReviewStratum(_Counted):
+    """The pairs of one task and format that pass the gates for items, and those among them that two people judged."""
+
+    task: str
+    format: Format
+    pairs: int
+    judged: int
+    sound: int
+    agreed: int
+
+
+class Agreement(_Counted):
+    """Of two reviewers, over the pairs that both judged, each blind to the other."""
+
+    reviewers: tuple[str, str]
+    judged: int
+    agreed: int
+    kappa: float | None  # Cohen's; none where both always said the same word
+
+
+class Signer(_Counted):
+    name: str
+    reviewed: int
+    adjudicated: int
+    first: str  # dates
+    last: str
+
+
+class Reviewed(_Counted):
+    """What people judged of the pairs that are there now."""
+
+    whole: SoundShare
+    tasks: dict[str, SoundShare]
+    strata: tuple[ReviewStratum, ...]
+    agreement: tuple[Agreement, ...]
+    signers: tuple[Signer, ...]
+    reasons: dict[str, int]  # of the pairs rejected
+    disputed: int  # pairs that wait for an adjudication
+    half: int  # pairs that one person has judged
+    gone: int  # pairs that were judged and are no longer there as they were, or no longer pass the gates
+
+
 class Statistics(_Counted):
     """All of a dataset's finished videos. Words, letters, duplicates and evidence are those of accepted pairs."""
 
@@ -166,6 +220,7 @@ class Statistics(_Counted):
     mean_events: float
     survival: Survival
     stages: tuple[StageEnd, ...]
+    reviewed: Reviewed
     checks: tuple[Check, ...]
 
 
@@ -173,7 +228,7 @@ def share(part: float, whole: float) -> float:
     return round(part / whole, 6) if whole else 0.0
 
 
-def wilson(part: int, whole: int) -> tuple[float, float]:
+def wilson(part: float, whole: float) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson 1927); all of it where nothing was counted."""
     if not whole:
         return 0.0, 1.0

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from marathon_pipeline.audit.checks import Cell, grouped, judged, letters_of, summed
 from marathon_pipeline.audit.count import TENTHS, Count
@@ -31,6 +31,7 @@ from marathon_pipeline.audit.statistics import (
     share,
 )
 from marathon_pipeline.dataset.dataset import Dataset, Finished
+from marathon_pipeline.dataset.reviews import Reviews
 from marathon_pipeline.dataset.tables import Tables
 from marathon_pipeline.errors import Failed
 from marathon_pipeline.gates import Gates
@@ -42,11 +43,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Progress = Callable[[int, int], None]  # videos done, of how many
-_Part = Sequence[tuple[Finished, str]]  # videos, each with the collection that it comes from
 
 _AT_ONCE = 32  # videos to a part: parts are added up in order, so that no sum depends on how many processes there are
 _PROCESSES = 8  # at most: each takes 200 MB, and one adds up what all of them count
 _ALONE = 8  # parts that are counted here: processes take as long to start
+
+
+class _Part(NamedTuple):
+    """Videos, each with the collection that it comes from, and what people said of their pairs."""
+
+    videos: Sequence[tuple[Finished, str]]
+    reviews: Reviews
 
 
 @dataclass(frozen=True)
@@ -73,11 +80,15 @@ def survey(
     videos = [
         (video, known[video.source_id].data_source if video.source_id in known else "") for video in dataset.finished()
     ]
-    parts = [videos[first : first + _AT_ONCE] for first in range(0, len(videos), _AT_ONCE)]
+    reviews = dataset.reviews()
+    parts = []
+    for first in range(0, len(videos), _AT_ONCE):
+        own = videos[first : first + _AT_ONCE]
+        parts.append(_Part(own, reviews.of({video.video_id for video, _ in own})))
     if processes is None:
         processes = 1 if len(parts) <= _ALONE else min(_PROCESSES, os.cpu_count() or 1)
     sampler = sampler or Sampler(0)
-    total = Count(standards.gates, sampler)
+    total = Count(standards.gates, sampler, reviews)
     for count in _counted(partial(_count, dataset.tables, standards.gates, sampler.count), parts, processes):
         total.extend(count)
         if progress is not None:
@@ -86,8 +97,8 @@ def survey(
 
 
 def _count(tables: Tables, gates: Gates, sample: int, part: _Part) -> Count:
-    count = Count(gates, Sampler(sample, gates.items.bounds))
-    for video, data_source in part:
+    count = Count(gates, Sampler(sample, gates.items.bounds), part.reviews)
+    for video, data_source in part.videos:
         count.video(tables, video, data_source)
     return count
 
@@ -129,7 +140,7 @@ def _statistics(count: Count, ends: Ends, standards: Standards, known: Mapping[s
     topics = tuple(_topics(tasks))
     by_source = grouped(count.cells, "source", taxonomy)
     total = summed(count.cells.values())
-    named = _named_by_benchmarks(count.sources, known, standards.benchmarks)
+    named, reviewed = _named_by_benchmarks(count.sources, known, standards.benchmarks), count.reviews.statistics()
     whole = count.whole + Counter(
         waiting=sum(stage.waiting for stage in stages),
         empty_tasks=sum(1 for task in tasks if task.qa and not task.accepted),
@@ -186,7 +197,8 @@ def _statistics(count: Count, ends: Ends, standards: Standards, known: Mapping[s
             low=whole["lossy"],
         ),
         stages=stages,
-        checks=judged(standards.gates, count.cells, whole, taxonomy),
+        reviewed=reviewed,
+        checks=judged(standards.gates, count.cells, whole, taxonomy, reviewed.strata),
     )
 
 

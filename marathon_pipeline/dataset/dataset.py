@@ -11,6 +11,7 @@ from marathon_pipeline.dataset import parquet
 from marathon_pipeline.dataset.lease import Lease
 from marathon_pipeline.dataset.ledger import Ledger
 from marathon_pipeline.dataset.removals import Removals
+from marathon_pipeline.dataset.reviews import Reviews
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.dataset.tables import Tables
 from marathon_pipeline.errors import UserError
@@ -90,6 +91,10 @@ class Dataset:
     def removals(self) -> Removals:
         """What was purged and must not come back, as it stands now."""
         return Removals(self.storage)
+
+    def reviews(self) -> Reviews:
+        """What people judged of the QA pairs, as it stands now. Raises UserError where a judgement is damaged."""
+        return Reviews(self.storage)
 
     def finished(self) -> Iterator[Finished]:
         """The videos that went through every stage, in the order of their ids: what a release and an audit speak of."""

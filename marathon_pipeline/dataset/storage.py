@@ -43,6 +43,11 @@ class Storage:
         with _errors(f"{self.url}/{key}", "read"):
             return bytes(obstore.get(self._store, key).bytes())
 
+    def read_range(self, key: str, start: int, end: int) -> bytes:
+        """The bytes from `start` up to `end`. Raises FileNotFoundError where there is no such key."""
+        with _errors(f"{self.url}/{key}", "read"):
+            return bytes(obstore.get_range(self._store, key, start=start, end=end))
+
     def write(self, key: str, data: bytes) -> None:
         with _errors(f"{self.url}/{key}", "written"):
             obstore.put(self._store, key, data)
@@ -86,6 +91,7 @@ class Storage:
         return sorted(entry["path"] for batch in obstore.list(self._store, prefix) for entry in batch)
 
     def size(self, key: str) -> int:
+        """In bytes. Raises FileNotFoundError where there is no such key."""
         return int(obstore.head(self._store, key)["size"])
 
     @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from marathon_pipeline.dataset.reviews import reject_reasons
 from marathon_pipeline.dataset.tables import Tables
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.records import Format, QAPair, Split, Verdict
@@ -42,7 +43,8 @@ class QAWriter:
         own = {pair.qa_id: pair for pair in pairs if pair.task == self._task.task}
         for pair in own.values():
             verdict = verdicts.get(pair.qa_id)
-            reasons = ("unverified",) if verdict is None else self._gates.reasons(verdict)
+            of_gates = ("unverified",) if verdict is None else self._gates.reasons(verdict)
+            reasons = (*of_gates, *reject_reasons(pair, place.rejected))
             self._left_out.update(reasons)
             if verdict is not None and not reasons:
                 self._release(place, qa_row(pair, verdict, video))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.dataset.reviews import Judged
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.records import Source, Split, digest
@@ -27,6 +28,7 @@ class Placed:
     tasks: tuple[str, ...]
     split: Split
     bucket: int
+    rejected: frozenset[Judged] = frozenset()  # by people
 
     def order(self, shards: int) -> tuple[int, int, str]:
         """Sorts videos so that a writer needs one open shard at a time."""
@@ -50,7 +52,7 @@ def split_of(source: Source, settings: ReleaseSettings) -> Split:
 
 def place(dataset: Dataset, settings: ReleaseSettings) -> list[Placed]:
     """Every finished video that nobody asked to take down."""
-    sources, removals = dataset.sources(), dataset.removals()
+    sources, removals, reviews = dataset.sources(), dataset.removals(), dataset.reviews()
     placed = []
     for video in dataset.finished():
         if video.source_id in removals.ids:
@@ -63,7 +65,8 @@ def place(dataset: Dataset, settings: ReleaseSettings) -> list[Placed]:
         if removals.takes(source):
             continue
         split = split_of(source, settings)
-        placed.append(Placed(video.video_id, source, video.tasks, split, bucket(source.source_id)))
+        rejected = reviews.rejected(video.video_id)
+        placed.append(Placed(video.video_id, source, video.tasks, split, bucket(source.source_id), rejected))
     return placed
 
 
@@ -88,7 +91,9 @@ def planned_parts(
         videos.append(row)
         captions.append([*row, *(content(s, video.video_id) for s in ("caption_clips", "caption_events", "summarize"))])
         for task in video.tasks:
-            qa.setdefault(task, []).append([*row, *(content(s, video.video_id, task) for s in ("qa", "verify"))])
+            rejected = sorted(judged for judged in video.rejected if judged.task == task)
+            contents = [content(s, video.video_id, task) for s in ("qa", "verify")]
+            qa.setdefault(task, []).append([*row, *contents, *([rejected] if rejected else ())])
     items = gates.items.model_dump()
     parts = {
         f"qa/{task}": digest([FORMAT_VERSION, taxonomy.task_rules(task), items, rows]) for task, rows in qa.items()

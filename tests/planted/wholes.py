@@ -27,7 +27,7 @@ USUAL = 2  # how often a text may be the right option of a task
 
 @dataclass
 class Whole:
-    """A dataset in memory. `pairs`, `captions`, `events`: by video; `verdicts`: of all pairs as they were before a fault."""
+    """A dataset in memory. `pairs`, `captions`, `events`: by video; `verdicts`: of all pairs before a fault."""
 
     videos: dict[str, Rows]
     pairs: dict[str, list[QAPair]]

@@ -11,9 +11,12 @@ from marathon_pipeline.audit.cards import Card
 from marathon_pipeline.audit.compare import Comparison
 from marathon_pipeline.audit.measures import PROBLEMS
 from marathon_pipeline.audit.statistics import Check, Histogram, Statistics, percent, plain
+from marathon_pipeline.dataset.reviews import REASONS, REJECTED
 from marathon_pipeline.taxonomy import Taxonomy, clock
 
 _MARKED = 1_000  # characters of a text: finding what changed takes time by the square of it
+
+_OF_REVIEWS = {REJECTED: "People judged it, and rejected it."}
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,18 @@ def render(
     statistics: Statistics, cards: Sequence[Card], taxonomy: Taxonomy, comparison: Comparison | None = None
 ) -> str:
     """The page as HTML, complete in itself, everything escaped."""
-    return _environment(autoescape=True).get_template("report.html.jinja").render(
-        statistics=statistics, cards=cards, comparison=comparison, names=_names(taxonomy), problem_says=PROBLEMS
-    )  # fmt: skip
+    return (
+        _environment(autoescape=True)
+        .get_template("report.html.jinja")
+        .render(
+            statistics=statistics,
+            cards=cards,
+            comparison=comparison,
+            names=_names(taxonomy),
+            problem_says=PROBLEMS | _OF_REVIEWS,
+            reasons=REASONS,
+        )
+    )
 
 
 def render_markdown(statistics: Statistics, taxonomy: Taxonomy, comparison: Comparison | None = None) -> str:
