@@ -31,7 +31,7 @@ DatasetMeasure = Literal[
 ]
 # These have no groups.
 OF_THE_WHOLE = ("waiting", "empty_tasks", "caption_gaps", "commonest_caption", "benchmark_videos")
-Grouping = Literal["topic", "task", "format", "source", "template"]
+Grouping = Literal["topic", "task", "format", "source", "template", "tries"]
 NUMBERS = tuple(name for name, field in Verdict.model_fields.items() if field.annotation in (int, float))
 
 

@@ -22,6 +22,7 @@ from marathon_pipeline.audit.statistics import (
     Statistics,
     TaskCount,
     TopicCount,
+    TryCount,
     share,
 )
 from marathon_pipeline.dataset.dataset import Dataset
@@ -129,7 +130,7 @@ class _Count:
         self._hierarchy(video_id, seconds)
         accepted = []
         for pair in pairs:
-            cell = Cell(pair.task, pair.format, name, pair.binding.template_version)
+            cell = Cell(pair.task, pair.format, name, pair.binding.template_version, pair.tries)
             counts = self.cells[cell]
             counts["qa"] += 1
             self.annotators[pair.binding.annotator] += 1
@@ -229,6 +230,10 @@ class _Count:
             },
             topics=tuple(self._topics(tasks, total["qa"])),
             tasks=tasks,
+            tries=tuple(
+                TryCount(tries=int(tries), qa=counts["qa"], accepted=counts["accepted"])
+                for tries, counts in sorted(grouped(self.cells, "tries", self._taxonomy).items())
+            ),
             problems=dict(sorted(_summed(self.problems).items())),
             letters=letters_of(total),
             longest_option=LongestOption(
