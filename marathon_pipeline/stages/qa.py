@@ -1,13 +1,14 @@
 """Write a video's QA pairs, task by task."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import get_args
 
 from marathon_pipeline.annotators.protocol import Annotator
 from marathon_pipeline.errors import Failed, Filtered, Unfinished
 from marathon_pipeline.records import ClipCaption, Event, Format, QAPair, Summary
 from marathon_pipeline.stages.stage import Given, Replacement, together
-from marathon_pipeline.taxonomy import Task, Taxonomy
+from marathon_pipeline.taxonomy import PerVideo, Task, Taxonomy
 
 
 class WriteQA:
@@ -25,8 +26,7 @@ class WriteQA:
         task = self._taxonomy.tasks[part]
         if given.replacement is not None:
             return await self._replaced(given, task, given.replacement)
-        formats: list[Format] = [f for f in get_args(Format) if getattr(task.per_video, f)]
-        written, refusals = await self._written(given, task, formats)
+        written, refusals = await self._written(given, task)
         if passing := [refusal for refusal in refusals if _passes(refusal)]:
             raise passing[0]
         if not written and refusals:
@@ -37,19 +37,16 @@ class WriteQA:
     async def _replaced(self, given: Given, task: Task, replacement: Replacement) -> list[QAPair]:
         """The pairs that stand, with a new one in the place of each rejected one for which the writer has another.
 
-        All of a format are asked for, since what is written first is often what stands already. What goes wrong costs
-        nothing that stands: it waits for a later run, or the rejected ones stay.
+        What goes wrong costs nothing that stands: it waits for a later run, or the rejected ones stay.
         """
         standing = given.all(QAPair)
-        formats = {pair.format: None for pair in standing if pair.qa_id in replacement.rejected}
-        written, refusals = await self._written(given, task, formats)
+        wanted = Counter(pair.format for pair in standing if pair.qa_id in replacement.rejected)
+        fewer = task.model_copy(update={"per_video": PerVideo(open=wanted["open"], choice=wanted["choice"])})
+        written, refusals = await self._written(given, fewer, standing)
         if any(_passes(refusal) for refusal in refusals):
             raise Unfinished
         _lose(given, refusals)
-        known = {(pair.format, pair.question.casefold()) for pair in standing}
-        new = [pair for pair in written if (pair.format, pair.question.casefold()) not in known]
-        given.answers.lose("asked_twice", len(written) - len(new))
-        others = {format: iter([pair for pair in new if pair.format == format]) for format in formats}
+        others = {format: iter([pair for pair in written if pair.format == format]) for format in wanted}
 
         def in_place_of(pair: QAPair) -> QAPair:
             other = next(others[pair.format], None) if pair.qa_id in replacement.rejected else None
@@ -58,13 +55,19 @@ class WriteQA:
         return [in_place_of(pair) for pair in standing]
 
     async def _written(
-        self, given: Given, task: Task, formats: Iterable[Format]
+        self, given: Given, task: Task, standing: Sequence[QAPair] = ()
     ) -> tuple[list[QAPair], list[Exception]]:
-        """What is written of a task in these formats, and why nothing is in some."""
+        """What is written of a task besides what stands, and why nothing is in a format."""
         writer = self.annotator.for_work(given.answers)
         captions, events, summary = given.all(ClipCaption), given.all(Event), given.one(Summary)
+        known = {format: [pair.question for pair in standing if pair.format == format] for format in get_args(Format)}
         written, refusals = await together(
-            [writer.write_qa(task, format, captions, events, summary) for format in formats], (Filtered, Failed)
+            [
+                writer.write_qa(task, format, captions, events, summary, known[format])
+                for format in get_args(Format)
+                if getattr(task.per_video, format)
+            ],
+            (Filtered, Failed),
         )
         return [pair for pairs in written for pair in pairs], refusals
 
