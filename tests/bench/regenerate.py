@@ -41,10 +41,8 @@ def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--videos", type=int, default=1000)
     videos = options.parse_args().videos
-    with (
-        tempfile.TemporaryDirectory() as temporary,
-        served.running(slots=SLOTS, latency=LATENCY, model="test") as server,
-    ):
+    serving = served.running(slots=SLOTS, latency=LATENCY, model="test")
+    with tempfile.TemporaryDirectory() as temporary, serving as server:
         folder = Path(temporary)
         shutil.copytree(shipped("task_templates"), folder / "templates")
         base_of_rows(folder / "base", videos, clips=30, words=30)
