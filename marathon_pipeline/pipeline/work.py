@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.dataset.dataset import Dataset
@@ -12,8 +11,6 @@ from marathon_pipeline.dataset.journal import Answers, Journal
 from marathon_pipeline.errors import Failed, Filtered, Unfinished, UserError, defect
 from marathon_pipeline.records import Clip, ClipCaption, Event, Outcome, Record, Source, Status, Video, content_hash
 from marathon_pipeline.stages.stage import Given, Replacement, Stage, is_served, of_part
-
-R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -173,22 +170,14 @@ def _write(
     kept = {part: outcome for part, outcome in stamp.items() if by_task and part not in redone}
     kept |= {outcome.part: outcome for outcome, _ in ended if outcome.status != "failed"}
     for record in stage.writes:
-        rows: Iterable[Record] = (row for _, rows in ended for row in rows if isinstance(row, record))
-        if by_task:
-            others = [row for row in _before(dataset, record, order) if _task(row) not in redone]
-            rows = sorted([*others, *rows], key=_task)
-        dataset.tables.write(record, order.owner, rows, kept)
-
-
-def _before(dataset: Dataset, record: type[R], order: Order) -> list[R]:
-    """The rows that stand there; a damaged file holds none where every task in it is done anew."""
-    try:
-        return dataset.tables.read(record, order.owner)
-    except Failed:
-        if not order.all_tasks:
-            raise
-        return []
-
-
-def _task(row: Record) -> str:
-    return str(getattr(row, "task", ""))
+        rows = [row for _, rows in ended for row in rows if isinstance(row, record)]
+        if not by_task:
+            dataset.tables.write(record, order.owner, rows, kept)
+            continue
+        try:
+            dataset.tables.write_tasks(record, order.owner, redone, rows, kept)
+        except Failed as failure:  # where every task in a damaged file is done anew, nothing is lost
+            if not order.all_tasks or failure.reason != "table_damaged":
+                raise
+            dataset.tables.remove(record, order.owner)
+            dataset.tables.write_tasks(record, order.owner, redone, rows, kept)
