@@ -55,8 +55,8 @@ def with_tasks(
     with _damage():
         kept = _read(data)
     schema = arrow_schema(record)
-    known = kept.column_names == schema.names  # else it was written before a column came
-    kept = kept.cast(schema) if known else _table(record, decode(record, data))
+    current = kept.schema.equals(schema)  # else it was written before a column came
+    kept = kept.cast(schema) if current else _table(record, decode(record, data))
     kept = kept.filter(pc.invert(pc.is_in(kept["task"], pa.array(tasks, pa.string()))))
     table = pa.concat_tables([kept, _table(record, rows)])
     return _bytes_of(table.take(pc.sort_indices(table, [("task", "ascending")])), metadata)
