@@ -17,6 +17,7 @@ from marathon_pipeline import __version__
 from marathon_pipeline.errors import Failed, UserError, defect, one_line
 
 if TYPE_CHECKING:
+    from marathon_pipeline.config import JobConfig
     from marathon_pipeline.job import PlanRow
     from marathon_pipeline.pipeline.plan import Selection
     from marathon_pipeline.pipeline.status import DatasetStatus
@@ -49,6 +50,14 @@ SetOption = Annotated[
 UntilOption = Annotated[str, typer.Option("--until", metavar="STAGE", help="Stop behind this stage.")]
 SampleOption = Annotated[int | None, typer.Option("--sample", min=1, help="Only so many sources, drawn by --seed.")]
 SeedOption = Annotated[int, typer.Option("--seed")]
+SplitOption = Annotated[str, typer.Option("--split", help="Only sources of this split of the release.")]
+RejectedOption = Annotated[
+    bool, typer.Option("--rejected", help="Also ask again, in the place of QA pairs that the gates reject.")
+]
+BaseOption = Annotated[
+    str, typer.Option("--base", metavar="DATASET", help="Ask about this dataset's videos, in a pilot of their own.")
+]
+IntoOption = Annotated[str, typer.Option("--into", metavar="PILOT", help="With --base: where the pilot lies.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Do again what is done.")]
 RetryOption = Annotated[
     str | None, typer.Option("--retry-failed", metavar="REASON", help="Also permanent failures: of a reason, or `all`.")
@@ -127,7 +136,11 @@ def run(
     tasks: TasksOption = "",
     until: UntilOption = "",
     set: SetOption = None,
+    split: SplitOption = "",
     force: ForceOption = False,
+    rejected: RejectedOption = False,
+    base: BaseOption = "",
+    into: IntoOption = "",
     retry_failed: RetryOption = None,
     batch: BatchOption = None,
     batch_results: BatchResultsOption = None,
@@ -136,8 +149,8 @@ def run(
     from marathon_pipeline.config import load_job
     from marathon_pipeline.job import Batch, run_job
 
-    config = load_job(job, set or [])
-    selection = _selection(video, tasks, until, force, retry_failed)
+    config = _of_pilot(load_job(job, set or []), base, into)
+    selection = _selection(video, split, tasks, until, force, rejected, retry_failed)
     ended = run_job(config, input or [], selection, sample, seed, err, Batch(batch, tuple(batch_results or ())))
     for line in ended.summary:
         out.print(line, markup=False)
@@ -156,7 +169,11 @@ def plan(
     tasks: TasksOption = "",
     until: UntilOption = "",
     set: SetOption = None,
+    split: SplitOption = "",
     force: ForceOption = False,
+    rejected: RejectedOption = False,
+    base: BaseOption = "",
+    into: IntoOption = "",
     retry_failed: RetryOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -164,11 +181,14 @@ def plan(
     from marathon_pipeline.config import load_job
     from marathon_pipeline.job import plan_job
 
-    rows = plan_job(
-        load_job(job, set or []), input or [], _selection(video, tasks, until, force, retry_failed), sample, seed
-    )
+    config = _of_pilot(load_job(job, set or []), base, into)
+    selection = _selection(video, split, tasks, until, force, rejected, retry_failed)
+    found = plan_job(config, input or [], selection, sample, seed)
+    rows = found.rows
     if as_json:
         return _print_json([row.model_dump() for row in rows])
+    for note in found.notes:
+        out.print(note, markup=False)
     if not any(row.stale or row.waiting or row.estimate for row in rows):
         out.print("nothing to do: everything is fresh")
         return None
@@ -452,6 +472,21 @@ def diff(
 
 
 @app.command()
+def check(release: Annotated[str, typer.Argument(metavar="RELEASE", help="A release's folder or URL.")]) -> None:
+    """Read every file of a release and of its media; exit 1 where one is not what the release lists."""
+    from marathon_pipeline.pipeline.progress import bar
+    from marathon_pipeline.release.check import check_release
+
+    with bar(err) as show:
+        found = check_release(release, lambda done, total: show("check", done, total))
+    for fault in found.faults:
+        out.print(fault, markup=False)
+    if not found.faults:
+        out.print(f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB: all are what was released")
+    raise typer.Exit(SOMETHING_FAILED if found.faults else OK)
+
+
+@app.command()
 def purge(
     dataset: DatasetArgument,
     names: Annotated[list[str], typer.Argument(metavar="ID_OR_URL...", help="Sources or videos, by id or URL.")],
@@ -502,9 +537,24 @@ def synth(
         out.print(str(path), markup=False)
 
 
-def _selection(video: list[str] | None, tasks: str, until: str, force: bool, retry_failed: str | None) -> "Selection":
+def _of_pilot(config: "JobConfig", base: str, into: str) -> "JobConfig":
+    if bool(base) != bool(into):
+        raise UserError("--base DATASET and --into PILOT go together: the one is read, the other written")
+    return config.pilot(base, into) if base else config
+
+
+def _selection(
+    video: list[str] | None,
+    split: str,
+    tasks: str,
+    until: str,
+    force: bool,
+    rejected: bool,
+    retry_failed: str | None,
+) -> "Selection":
     from marathon_pipeline.pipeline.plan import Selection
     from marathon_pipeline.pipeline.stage_list import STAGE_NAMES
+    from marathon_pipeline.release.plan import SPLITS
     from marathon_pipeline.taxonomy import TASK_IDS
 
     chosen = frozenset(task.strip() for task in tasks.split(",") if task.strip())
@@ -512,11 +562,17 @@ def _selection(video: list[str] | None, tasks: str, until: str, force: bool, ret
         raise UserError(f"--tasks: `{unknown[0]}` is none of the 22 tasks (`marathon tasks` lists them)")
     if until and until not in STAGE_NAMES:
         raise UserError(f"--until: `{until}` is no stage; give one of {', '.join(STAGE_NAMES)}")
+    if split and split not in SPLITS:
+        raise UserError(f"--split: `{split}` is no split; give one of {', '.join(SPLITS)}")
+    if force and rejected:
+        raise UserError("--force writes all anew, --rejected only what the gates reject: give one of them")
     return Selection(
         videos=frozenset(video or []),
+        split=split,
         tasks=chosen,
         until=until,
         force=force,
+        rejected=rejected,
         retry_failed="" if retry_failed == "all" else retry_failed,
     )
 

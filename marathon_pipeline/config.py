@@ -10,10 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from marathon_pipeline.annotators.served.settings import ModelSettings, Price
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.errors import UserError
-from marathon_pipeline.pipeline.settings import RunSettings
+from marathon_pipeline.pipeline.settings import QASettings, RunSettings
 from marathon_pipeline.pipeline.spending import Budget
 from marathon_pipeline.pipeline.stage_list import ANNOTATED, StageSettings
 from marathon_pipeline.plain_yaml import Loader
+from marathon_pipeline.records import Split
 from marathon_pipeline.release.settings import ReleaseSettings
 from marathon_pipeline.shipped import shipped
 from marathon_pipeline.taxonomy import TASK_IDS
@@ -62,10 +63,13 @@ class JobConfig(StageSettings):
     dataset: str  # a folder or an object-store URL
     inputs: tuple[str, ...] = ()  # manifests, URLs, media files and folders of them
     synthetic: SyntheticSettings | None = None
+    base: str = ""  # a dataset whose captions are asked about: this one is a pilot then, and takes no other videos
     templates: Path | None = None  # a folder of task templates; none: the shipped ones
     tasks: tuple[str, ...] = TASK_IDS
     models: Mapping[str, ModelSettings] = Field(default_factory=dict)  # served ones, by a name of the job's own
     annotators: AnnotatorSettings = AnnotatorSettings()
+    qa: QASettings = QASettings()
+    freeze: tuple[Split, ...] = ()  # splits of the release whose QA is left as it is, once it is written
     gates: Path | None = None  # a file of them; none: the shipped one
     release: NamedRelease | None = None  # none: a run writes no release
     audit: AuditSettings | None = None  # none: a run writes no report
@@ -76,6 +80,12 @@ class JobConfig(StageSettings):
     def asks_models(self) -> bool:
         """Whether any stage is written by a served model."""
         return any(name != MEASURED for name in self.annotators.model_dump().values())
+
+    @property
+    def release_settings(self) -> ReleaseSettings:
+        """Of the release, named or not. A pilot has no media of its own."""
+        settings = self.release.settings() if self.release is not None else ReleaseSettings()
+        return settings.model_copy(update={"media": False}) if self.base else settings
 
     @property
     def prices(self) -> dict[str, Price]:
@@ -91,6 +101,12 @@ class JobConfig(StageSettings):
         return tuple(task for task in TASK_IDS if task in tasks)
 
     @model_validator(mode="after")
+    def _has_one_kind_of_videos(self) -> Self:
+        if self.base and (self.inputs or self.synthetic):
+            raise ValueError("base: a pilot takes its videos from there; delete `inputs` and `synthetic`")
+        return self
+
+    @model_validator(mode="after")
     def _names_its_annotators(self) -> Self:
         above = ""
         for stage in ANNOTATED:
@@ -104,6 +120,10 @@ class JobConfig(StageSettings):
         if MEASURED in self.models:
             raise ValueError(f"models: `{MEASURED}` is the name of the annotator that needs no model; take another one")
         return self
+
+    def pilot(self, base: str, into: str) -> "JobConfig":
+        """The same job on the captions of another dataset."""
+        return self.model_copy(update={"base": base, "dataset": into, "inputs": (), "synthetic": None})
 
     def stage_settings(self) -> StageSettings:
         return StageSettings(**{name: getattr(self, name) for name in StageSettings.model_fields})

@@ -39,7 +39,7 @@ DatasetMeasure = Literal[
     "reviewed_sound",
     "agreement",
 ]
-Grouping = Literal["topic", "task", "format", "source", "template"]
+Grouping = Literal["topic", "task", "format", "source", "template", "tries"]
 # By what these can be asked for; all others, by each.
 GROUPINGS: Mapping[DatasetMeasure, tuple[Grouping, ...]] = {
     "waiting": (),

@@ -1,9 +1,10 @@
 """A job from its file to its report: what `marathon run` and `marathon plan` do."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -15,15 +16,18 @@ from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.annotators.served.annotator import Served
 from marathon_pipeline.annotators.served.batch import clear_folder, open_folder
 from marathon_pipeline.annotators.served.batch_results import BatchResults
+from marathon_pipeline.audit.survey import Standards
 from marathon_pipeline.config import MEASURED, JobConfig, job_of
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.pipeline.estimate import Estimate, Estimator
 from marathon_pipeline.pipeline.ingest import gather, sample
+from marathon_pipeline.pipeline.pilot import FIRST_STAGE, Base, refuse_other_base
 from marathon_pipeline.pipeline.plan import Planner, Selection, whole_plan
 from marathon_pipeline.pipeline.progress import RunProgress, bar
 from marathon_pipeline.pipeline.purge import settle
+from marathon_pipeline.pipeline.rejected import find_rejected
 from marathon_pipeline.pipeline.run import rebuild_ledger, run
 from marathon_pipeline.pipeline.show import tree
 from marathon_pipeline.pipeline.spending import Budget
@@ -31,7 +35,7 @@ from marathon_pipeline.pipeline.stage_list import build_stages
 from marathon_pipeline.pipeline.status import DatasetStatus, dataset_status, status
 from marathon_pipeline.publish import Ended, as_typed, conclude, standards_of
 from marathon_pipeline.records import Format, Outcome, Source
-from marathon_pipeline.release.plan import stale_tasks
+from marathon_pipeline.release.plan import split_of, stale_tasks
 from marathon_pipeline.stages.stage import Stage
 from marathon_pipeline.synthetic.videos import write_videos
 from marathon_pipeline.taxonomy import Taxonomy, load_taxonomy
@@ -55,7 +59,16 @@ class PlanRow(BaseModel):
     stale: int = 0
     waiting: int = 0
     why: dict[str, int] = {}
+    frozen: int = 0  # would be stale or waiting, were their split not frozen
+    used_up: int = 0  # with --rejected: hold rejected pairs after as many tries as the job allows
     estimate: Estimate | None = None  # where served models write
+
+
+class Plan(BaseModel):
+    """`notes`: what it leaves alone, in lines for a person."""
+
+    rows: list[PlanRow]
+    notes: list[str] = []
 
 
 def run_job(
@@ -71,10 +84,14 @@ def run_job(
     taxonomy = load_taxonomy(config.templates)
     standards = standards_of(config, taxonomy)
     results = _checked(config, batch)
+    base = _base(config, inputs, selection)
     synthetic = _rendered(config, console)
     dataset = Dataset(config.dataset, create=True)
+    refuse_other_base(dataset, base.url if base else "")
     with dataset.lease() as lease:
         purged = settle(dataset)
+        if base:
+            base.copy(dataset, base.choose(dataset, count, seed))
         gathered = gather(dataset, [*synthetic, *config.inputs, *inputs])
         for problem in gathered.problems:
             console.print(f"marathon: {problem}", markup=False)
@@ -96,11 +113,22 @@ def run_job(
             console.print(f"marathon: --batch-results: left out: {taken.problem}", markup=False)
         if batch.folder:
             clear_folder(batch.folder)
+        sources = _chosen(gathered.sources, base.choose(dataset, count, seed) if base else None, count, seed)
+        scope = _scope(config, dataset, stages, sources, selection, standards)
         with RunProgress(console) as progress:
-            sources = _chosen(gathered.sources, count, seed)
             # The files of a folder are numbered by one process.
             settings = config.run.model_copy(update={"callers": 1}) if batch.folder else config.run
-            result = run(dataset, stages, sources, settings, selection, lease, progress, config.budget, config.prices)
+            result = run(
+                dataset,
+                stages,
+                scope.sources,
+                settings,
+                scope.selection,
+                lease,
+                progress,
+                config.budget,
+                config.prices,
+            )
         purged += [*result.purged, *settle(dataset)]
         lines = [f"results  {taken}"] if taken else []
         lines += [*_stage_lines(dataset), *_failure_lines(result.failed), *(f"purge    {gone}" for gone in purged)]
@@ -119,18 +147,18 @@ def run_job(
     return ended
 
 
-def plan_job(
-    config: JobConfig, inputs: Sequence[str], selection: Selection, count: int | None, seed: int
-) -> list[PlanRow]:
+def plan_job(config: JobConfig, inputs: Sequence[str], selection: Selection, count: int | None, seed: int) -> Plan:
     """What `run_job` would do. Writes nothing."""
     taxonomy = load_taxonomy(config.templates)
-    gates = standards_of(config, taxonomy).gates
+    standards = standards_of(config, taxonomy)
     rows: dict[tuple[str, str], PlanRow] = {}
 
     def row_of(stage: str, part: str) -> PlanRow:
         return rows.setdefault((stage, part), PlanRow(stage=stage, part=part))
 
+    base = _base(config, inputs, selection)
     with _dataset_or_empty(config.dataset) as dataset:
+        refuse_other_base(dataset, base.url if base else "")
         inputs = [*config.inputs, *inputs]
         if config.synthetic is not None:
             manifest = Path(config.synthetic.folder) / "manifest.jsonl"
@@ -139,29 +167,87 @@ def plan_job(
             else:
                 row_of("render", "").stale = config.synthetic.videos
         gathered = gather(dataset, inputs)
-        _refuse_unknown(selection, gathered.sources, dataset)
-        sources = _chosen(gathered.sources, count, seed)
+        piloted = base.choose(dataset, count, seed) if base else {}
+        if base:
+            base.enter(dataset, piloted)
+        _refuse_unknown(selection, gathered.sources | piloted, dataset)
+        sources = _chosen(gathered.sources | piloted, piloted if base else None, count, seed)
         stages = _stages(config, taxonomy, dataset.storage)
-        planner = Planner(stages, dataset.ledger, selection)
+        scope = _scope(config, dataset, stages, sources, selection, standards)
+        planner = Planner(stages, dataset.ledger, scope.selection)
         estimator = _estimator(config, dataset)
-        for work in whole_plan(planner, list(sources.values()), selection):
-            for part in (*work.stale, *work.waiting):
+        for task, videos in scope.used_up.items():
+            row_of("qa", task).used_up = videos
+        for work in whole_plan(planner, list(scope.sources.values()), scope.selection):
+            for part in (*work.stale, *work.waiting, *work.kept):
                 row = row_of(work.stage.name, part)
                 row.stale += part in work.stale
                 row.waiting += part in work.waiting
+                row.frozen += part in work.kept
                 if part in work.why:
                     row.why[work.why[part]] = row.why.get(work.why[part], 0) + 1
             for (stage, part), estimate in estimator.of(work, planner.stages).items() if estimator else ():
                 row = row_of(stage, part)
                 row.estimate = estimate if row.estimate is None else row.estimate.plus(estimate)
         if config.release is not None and not selection.until:
-            changing = sorted({part for stage, part in rows if stage in ("qa", "verify")})
-            settled = stale_tasks(dataset, config.release.name, config.release.settings(), taxonomy, gates)
+            works = (row for row in rows.values() if row.stage in ("qa", "verify") and (row.stale or row.waiting))
+            changing = sorted({row.part for row in works})
+            settled = stale_tasks(dataset, config.release.name, config.release_settings, taxonomy, standards.gates)
             for task in changing:
                 row_of("release", task).waiting = 1
             for task in sorted(settled - set(changing)):
                 row_of("release", task).stale = 1
-    return list(rows.values())
+        found = list(rows.values())
+        return Plan(rows=found, notes=list(_left_alone(config, scope, planner, found)))
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """What a run is about. `used_up`: by task, see `PlanRow`."""
+
+    sources: dict[str, Source]
+    selection: Selection
+    used_up: Counter[str]
+
+
+def _scope(
+    config: JobConfig,
+    dataset: Dataset,
+    stages: Sequence[Stage],
+    sources: dict[str, Source],
+    selection: Selection,
+    standards: Standards,
+) -> _Scope:
+    """The sources of the selection, and the selection with what follows from the dataset and the job."""
+    splits = {source_id: split_of(source, config.release_settings) for source_id, source in sources.items()}
+    if selection.split:
+        sources = {source_id: source for source_id, source in sources.items() if splits[source_id] == selection.split}
+        if not sources:
+            raise UserError(f"--split {selection.split}: no source of the job is in it (docs/releases.md says why)")
+    frozen = frozenset(source_id for source_id in sources if splits[source_id] in config.freeze)
+    selection = replace(selection, frozen=frozen, since=FIRST_STAGE if config.base else "")
+    used_up: Counter[str] = Counter()
+    if selection.rejected:
+        tasks = [task for task in config.tasks if not selection.tasks or task in selection.tasks]
+        found = find_rejected(
+            dataset,
+            Planner(stages, dataset.ledger, replace(selection, until="")),
+            sources.keys() - frozen,
+            [task for task in tasks if standards.taxonomy.tasks[task].reads != ("global",)],  # no model writes these
+            standards.gates,
+            config.qa.max_tries,
+        )
+        selection, used_up = replace(selection, replace=found.replace), found.used_up
+    return _Scope(sources, selection, used_up)
+
+
+def _left_alone(config: JobConfig, scope: _Scope, planner: Planner, rows: Sequence[PlanRow]) -> Iterator[str]:
+    if videos := sum(len(planner.videos_of(source_id)) for source_id in scope.selection.frozen):
+        kept = sum(row.frozen for row in rows)
+        more = f", which keeps {kept} pieces of work from being done (--set freeze=[] does them)" if kept else ""
+        yield f"frozen: {videos} videos in {', '.join(config.freeze)}{more}"
+    if tasks := ", ".join(f"{row.part} {row.used_up}" for row in rows if row.used_up):
+        yield f"tried {config.qa.max_tries} times (qa.max_tries), still rejected and left so, in videos: {tasks}"
 
 
 def _estimator(config: JobConfig, dataset: Dataset) -> Estimator | None:
@@ -226,6 +312,19 @@ def _checked(config: JobConfig, batch: Batch) -> BatchResults | None:
     return BatchResults(batch.results, batch.folder) if batch.results else None
 
 
+def _base(config: JobConfig, inputs: Sequence[str], selection: Selection) -> Base | None:
+    """Of a pilot. Raises UserError where it, or the selection, cannot be what the job says."""
+    if selection.rejected and config.annotators.qa == MEASURED:
+        raise UserError(
+            f"--rejected: annotators.qa is {MEASURED}, which writes the same again; name a served model in the job"
+        )
+    if not config.base:
+        return None
+    if inputs:
+        raise UserError("--input: a pilot takes its videos from its base; leave it away")
+    return Base(config.base, config.dataset, selection)
+
+
 def _stages(config: JobConfig, taxonomy: Taxonomy, storage: Storage, batch: Path | None = None) -> tuple[Stage, ...]:
     measured, folder = Measured(), batch and batch.resolve()
     served = {name: Served(settings, taxonomy, folder) for name, settings in config.models.items()}
@@ -242,7 +341,12 @@ def _known_videos(dataset: Dataset) -> set[str]:
     return {video_id for outcome in dataset.ledger for video_id in outcome.videos}
 
 
-def _chosen(sources: dict[str, Source], count: int | None, seed: int) -> dict[str, Source]:
+def _chosen(
+    sources: dict[str, Source], piloted: Mapping[str, Source] | None, count: int | None, seed: int
+) -> dict[str, Source]:
+    """piloted: those that a pilot has from its base."""
+    if piloted is not None:
+        return {source_id: source for source_id, source in sources.items() if source_id in piloted}
     if count is None:
         return sources
     return {source.source_id: source for source in sample(sources.values(), count, seed)}

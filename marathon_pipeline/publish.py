@@ -22,7 +22,6 @@ from marathon_pipeline.pipeline.progress import bar
 from marathon_pipeline.pipeline.purge import settle
 from marathon_pipeline.release.plan import next_revision, revision_before
 from marathon_pipeline.release.release_file import Approval, folder_of
-from marathon_pipeline.release.settings import ReleaseSettings
 from marathon_pipeline.release.write import write_release
 from marathon_pipeline.shipped import shipped
 from marathon_pipeline.sources.manifest import read_manifest
@@ -61,7 +60,7 @@ def conclude(config: JobConfig, dataset: Dataset, standards: Standards, console:
             with bar(console) as show:
                 found = write_audit(dataset, standards, config.audit.sample_per_task, partial(show, "audit")).statistics
     if config.release is not None:
-        settings = config.release.settings()
+        settings = config.release_settings
         name = next_revision(dataset, config.release.name, settings, standards.taxonomy, standards.gates)
         try:
             ended.summary += _release_lines(config, dataset, name, standards, config.release.despite, found, console)
@@ -83,8 +82,8 @@ def _release_lines(
     console: Console,
 ) -> list[str]:
     """found: by the audit, where there was one."""
-    settings = config.release.settings() if config.release is not None else ReleaseSettings()
-    content = config.stage_settings().model_dump(mode="json")
+    settings = config.release_settings
+    content = config.stage_settings().model_dump(mode="json") | {"freeze": list(config.freeze)}
 
     with bar(console) as show:
 

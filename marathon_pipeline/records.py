@@ -217,7 +217,7 @@ class QAPair(Record):
     """One question with its answer. `options` and `letter` are empty for an open-ended one."""
 
     table: ClassVar[str] = "qa"
-    unhashed: ClassVar[frozenset[str]] = frozenset({"binding"})
+    unhashed: ClassVar[frozenset[str]] = frozenset({"binding", "tries"})
 
     qa_id: str
     video_id: str
@@ -231,6 +231,7 @@ class QAPair(Record):
     evidence: tuple[Span, ...]
     clip_ids: tuple[str, ...]  # the clips that the evidence was read in
     binding: Binding
+    tries: int = 0  # how often another pair was asked for in the place of a rejected one, until this one came
 
     @staticmethod
     def id_of(video_id: str, task: str, format: Format, question: str, options: Iterable[str], answer: str) -> str:
@@ -293,6 +294,7 @@ class Outcome(Record):
     probed: int = 0  # clips that were captioned again, to see whether their pictures were mixed up
     usage: tuple[Usage, ...] = ()
     rounds: tuple[int, int] = (0, 0)  # the first and the last time that served models were asked anew, see `Answers`
+    tries: int = 0  # in `qa`: how often rejected pairs were asked for anew since all of them were written
 
 
 R = TypeVar("R", bound=Record, covariant=True)

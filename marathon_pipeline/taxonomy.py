@@ -4,7 +4,7 @@ A file that a person got wrong becomes a `Problem` that says where and how to me
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -83,6 +83,7 @@ CAPTION_VARIABLES: dict[CaptionName, frozenset[str]] = {
 QA_VARIABLES: dict[str, frozenset[str]] = {
     "notes": frozenset({"seconds", "summary", "fields", "before", "captions", "after", "events"}),
     "request": frozenset({"task", "format", "form", "count", "examples"}),
+    "again": frozenset({"known"}),
 }
 _QA_SYSTEM = {"rules": {"general": "Ask only what the notes say."}}
 
@@ -252,6 +253,7 @@ class CaptionTemplate(_Template):
 class _QAVariables(_Part):
     notes: dict[str, JsonValue]
     request: dict[str, JsonValue]
+    again: dict[str, JsonValue] = {}
 
 
 class QAPrompt(_Template):
@@ -261,6 +263,7 @@ class QAPrompt(_Template):
     system: str
     notes: str
     request: str
+    again: str = ""  # behind the request, where others than the known ones are wanted; no part of the fingerprints
     version: int = Field(ge=1)
 
     @property
@@ -269,7 +272,7 @@ class QAPrompt(_Template):
 
     @model_validator(mode="after")
     def _renders_its_examples(self) -> Self:
-        for key in ("notes", "request"):
+        for key in QA_VARIABLES:
             examples = getattr(self.variables, key)
             _refuse_unknown(f"variables {key}", examples, QA_VARIABLES[key])
             _rendered(key, getattr(self, key), examples, examples)
@@ -277,7 +280,7 @@ class QAPrompt(_Template):
         return self
 
     def rendered_rules(self) -> dict[str, object]:
-        return self.model_dump(mode="json", exclude={"variables"})
+        return self.model_dump(mode="json", exclude={"variables", "again"})
 
     def render_system(self, rules: Rules) -> str:
         with _of_template("qa/prompt.yaml"):
@@ -290,6 +293,10 @@ class QAPrompt(_Template):
     def render_request(self, **values: object) -> str:
         with _of_template("qa/prompt.yaml"):
             return _rendered("request", self.request, self.variables.request, values)
+
+    def render_again(self, known: Sequence[str]) -> str:
+        with _of_template("qa/prompt.yaml"):
+            return _rendered("again", self.again, self.variables.again, {"known": known})
 
 
 def _refuse_unknown(key: str, variables: Mapping[str, object], known: frozenset[str]) -> None:

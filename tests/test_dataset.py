@@ -70,6 +70,16 @@ def test_rows_come_back_from_parquet_as_they_went_in(rows: list[QAPair]) -> None
     assert parquet.decode(QAPair, parquet.encode(QAPair, rows)) == rows
 
 
+@given(st.lists(pairs, max_size=6), st.lists(pairs, max_size=3))
+def test_rows_of_some_tasks_in_the_place_of_others_give_the_bytes_of_a_file_written_whole(
+    before: list[QAPair], new: list[QAPair]
+) -> None:
+    tasks = {pair.task for pair in new}
+    whole = sorted([*(pair for pair in before if pair.task not in tasks), *new], key=lambda pair: pair.task)
+    file = parquet.encode(QAPair, before)
+    assert parquet.with_tasks(QAPair, file, tasks, new, {"a": "b"}) == parquet.encode(QAPair, whole, {"a": "b"})
+
+
 @given(st.lists(pairs, max_size=3))
 def test_the_same_rows_give_the_same_bytes(rows: list[QAPair]) -> None:
     assert parquet.encode(QAPair, rows, {"k": "v"}) == parquet.encode(QAPair, list(rows), {"k": "v"})

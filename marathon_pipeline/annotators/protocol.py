@@ -74,7 +74,13 @@ class Writer(Protocol):
         ...
 
     async def write_qa(
-        self, task: Task, format: Format, captions: Sequence[ClipCaption], events: Sequence[Event], summary: Summary
+        self,
+        task: Task,
+        format: Format,
+        captions: Sequence[ClipCaption],
+        events: Sequence[Event],
+        summary: Summary,
+        known: Sequence[str] = (),
     ) -> list[QAPair]:
-        """At most as many pairs as the task wants per video in this format."""
+        """At most as many pairs as the task wants per video in this format; none asks a `known` question."""
         ...

@@ -27,6 +27,7 @@ class Cell(NamedTuple):
     format: str
     source: str
     template: int
+    tries: int = 0
 
 
 Cells = Mapping[Cell, Counter[str]]

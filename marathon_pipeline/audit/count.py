@@ -95,7 +95,7 @@ class Count:
         self._hierarchy(tables, video)
         accepted = []
         for pair in pairs:
-            cell = Cell(pair.task, pair.format, data_source, pair.binding.template_version)
+            cell = Cell(pair.task, pair.format, data_source, pair.binding.template_version, pair.tries)
             counts = self.cells[cell]
             counts["qa"] += 1
             self.annotators[pair.binding.annotator] += 1

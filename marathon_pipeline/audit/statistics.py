@@ -53,6 +53,14 @@ class TopicCount(_Counted):
     interval: tuple[float, float]  # 95 %, of the share that is accepted
 
 
+class TryCount(_Counted):
+    """QA pairs by how often another one was asked for in the place of a rejected one, until these came."""
+
+    tries: int
+    qa: int
+    accepted: int
+
+
 class Letters(_Counted):
     counts: dict[str, int]
     chi_square: float
@@ -208,6 +216,7 @@ class Statistics(_Counted):
     data_sources: dict[str, SourceCount]
     topics: tuple[TopicCount, ...]
     tasks: tuple[TaskCount, ...]
+    tries: tuple[TryCount, ...]
     problems: dict[str, int]
     letters: Letters
     longest_option: LongestOption

@@ -27,6 +27,7 @@ from marathon_pipeline.audit.statistics import (
     Survival,
     TaskCount,
     TopicCount,
+    TryCount,
     interval,
     share,
 )
@@ -156,6 +157,11 @@ def _statistics(count: Count, ends: Ends, standards: Standards, known: Mapping[s
         qa=total["qa"],
         accepted=total["accepted"],
         unverified=total["unverified"],
+        tries=tuple(
+            TryCount(tries=int(tries), qa=counts["qa"], accepted=counts["accepted"])
+            for tries, counts in sorted(grouped(count.cells, "tries", taxonomy).items())
+            if counts["qa"]
+        ),
         annotators=dict(sorted(count.annotators.items())),
         benchmarks=dict(sorted(named.items())),
         data_sources={

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
@@ -41,14 +42,41 @@ def _arrow_type(annotation: Any) -> pa.DataType:
 
 def encode(record: type[R], rows: Iterable[R], metadata: Mapping[str, str] | None = None) -> bytes:
     """One Parquet file of rows; the same rows and metadata give the same bytes."""
-    schema = arrow_schema(record).with_metadata(dict(metadata or {}))
-    rest = iter(rows)
+    return _bytes_of(_table(record, rows), metadata)
+
+
+def with_tasks(
+    record: type[R], data: bytes, tasks: Iterable[str], rows: Iterable[R], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """The file again with these rows in the place of those of some tasks, in the order of the tasks.
+
+    The rows that stay are copied as they are: a video has a hundred, and one task's are a few. Raises Damaged.
+    """
+    with _damage():
+        kept = _read(data)
+    schema = arrow_schema(record)
+    current = kept.schema.equals(schema)  # else it was written before a column came
+    kept = kept.cast(schema) if current else _table(record, decode(record, data))
+    kept = kept.filter(pc.invert(pc.is_in(kept["task"], pa.array(tasks, pa.string()))))
+    table = pa.concat_tables([kept, _table(record, rows)])
+    return _bytes_of(table.take(pc.sort_indices(table, [("task", "ascending")])), metadata)
+
+
+def _table(record: type[R], rows: Iterable[R]) -> pa.Table:
+    schema, rest = arrow_schema(record), iter(rows)
     parts = iter(lambda: [row.model_dump() for row in islice(rest, _ROWS_AT_ONCE)], [])
-    table = pa.Table.from_batches((pa.RecordBatch.from_pylist(part, schema=schema) for part in parts), schema)
-    table = table.combine_chunks()
+    return pa.Table.from_batches((pa.RecordBatch.from_pylist(part, schema=schema) for part in parts), schema)
+
+
+def _bytes_of(table: pa.Table, metadata: Mapping[str, str] | None) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table.replace_schema_metadata(dict(metadata or {})).combine_chunks(), buffer, compression="zstd")
     return buffer.getvalue()
+
+
+def _read(data: bytes) -> pa.Table:
+    # Without its threads: they may drop the last hold on a Python buffer while the process exits, which aborts it.
+    return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
 
 
 class Damaged(Exception):
@@ -58,9 +86,7 @@ class Damaged(Exception):
 def decode(record: type[R], data: bytes) -> list[R]:
     """Raises Damaged."""
     with _damage():
-        # Without its threads: they may drop the last hold on a Python buffer while the process exits, which aborts it.
-        table = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
-        return [record.model_validate(row) for row in table.to_pylist()]
+        return [record.model_validate(row) for row in _read(data).to_pylist()]
 
 
 def metadata_of(data: bytes) -> dict[str, str]:

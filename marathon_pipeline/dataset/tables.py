@@ -25,8 +25,21 @@ class Tables:
 
     def write(self, record: type[R], owner: str, rows: Iterable[R], stamp: Mapping[str, Outcome]) -> None:
         """stamp: the outcome of each part that is in the rows, so that the ledger can be rebuilt from the files."""
-        text = json.dumps({part: outcome.model_dump(exclude_defaults=True) for part, outcome in sorted(stamp.items())})
-        self.storage.write(self.key(record, owner), parquet.encode(record, rows, {_STAMP: text}))
+        self.storage.write(self.key(record, owner), parquet.encode(record, rows, _metadata(stamp)))
+
+    def write_tasks(
+        self, record: type[R], owner: str, tasks: Iterable[str], rows: Iterable[R], stamp: Mapping[str, Outcome]
+    ) -> None:
+        """The same for the rows of some tasks; those of the others stay. Raises Failed `table_damaged`."""
+        key = self.key(record, owner)
+        try:
+            data = self.storage.read(key)
+        except FileNotFoundError:
+            data = parquet.encode(record, ())
+        try:
+            self.storage.write(key, parquet.with_tasks(record, data, tasks, rows, _metadata(stamp)))
+        except parquet.Damaged as error:
+            raise _damaged(key, error, owner) from None
 
     def read(self, record: type[R], owner: str) -> list[R]:
         """An owner's rows; none where there is no file. Raises Failed `table_damaged`."""
@@ -48,9 +61,7 @@ class Tables:
         try:
             return parquet.decode(record, self.storage.read(key))
         except parquet.Damaged as error:
-            raise Failed(
-                "table_damaged", f"{key} is damaged ({error}): run the job again with --force --video {owner}"
-            ) from None
+            raise _damaged(key, error, owner) from None
 
     def stamp(self, record: type[Record], owner: str) -> dict[str, Outcome]:
         """The outcomes that an owner's file was written with, by part; none where there is no readable file."""
@@ -69,6 +80,15 @@ class Tables:
                 yield from _stamp_of(self.storage.read(key)).values()
             except parquet.Damaged:
                 continue  # a damaged file counts as not written: its stage runs again
+
+
+def _damaged(key: str, error: Exception, owner: str) -> Failed:
+    return Failed("table_damaged", f"{key} is damaged ({error}): run the job again with --force --video {owner}")
+
+
+def _metadata(stamp: Mapping[str, Outcome]) -> dict[str, str]:
+    outcomes = {part: outcome.model_dump(exclude_defaults=True) for part, outcome in sorted(stamp.items())}
+    return {_STAMP: json.dumps(outcomes)}
 
 
 def _stamp_of(data: bytes) -> dict[str, Outcome]:

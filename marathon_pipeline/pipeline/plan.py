@@ -1,18 +1,19 @@
 """What would run and why: every stage's work on every video is fresh, stale, or waiting for what is upstream of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from marathon_pipeline.dataset.ledger import Ledger
-from marathon_pipeline.records import Outcome, Record, Source, Video, digest
-from marathon_pipeline.stages.stage import Stage
+from marathon_pipeline.records import Outcome, QAPair, Record, Source, Video, digest
+from marathon_pipeline.stages.stage import Replacement, Stage
 
-NEW, RULES, INPUTS, RETRY, FORCED, GONE = (
+NEW, RULES, INPUTS, RETRY, FORCED, REJECTED, GONE = (
     "new",
     "settings or template changed",
     "input changed",
     "retry",
     "forced",
+    "rejected by the gates",
     "original gone",
 )
 
@@ -22,10 +23,15 @@ class Selection:
     """Which part of a job to run. What is left empty selects everything."""
 
     videos: frozenset[str] = frozenset()  # ids of videos or of sources
+    split: str = ""  # of the release
     tasks: frozenset[str] = frozenset()
+    since: str = ""  # the first stage to run: what comes before it is taken as it stands
     until: str = ""  # the last stage to run
     force: bool = False  # also what is fresh; with `tasks`, only these tasks
     retry_failed: str | None = None  # permanent failures too: a reason, or "" for all of them
+    rejected: bool = False  # also QA pairs that the gates reject: `replace` is to name them
+    replace: Mapping[str, Mapping[str, Replacement]] = field(default_factory=dict)  # by video and task
+    frozen: frozenset[str] = frozenset()  # sources whose QA is left as it is once it is written
 
     def takes(self, *ids: str) -> bool:
         return not self.videos or not self.videos.isdisjoint(ids)
@@ -43,6 +49,8 @@ class Work:
     waiting: tuple[str, ...] = ()  # parts whose upstream is not there yet
     attempts: dict[str, int] = field(default_factory=dict)  # part: how often it failed before
     rounds: dict[str, tuple[int, int]] = field(default_factory=dict)  # part: of asking served models, see `Answers`
+    replace: dict[str, Replacement] = field(default_factory=dict)  # part: the rows of it that others are written for
+    kept: tuple[str, ...] = ()  # parts that would be stale, or waiting, were their QA not frozen
     redo: bool = False  # even where a file with the wanted fingerprint lies already
 
 
@@ -53,6 +61,7 @@ class Planner:
         names = [stage.name for stage in stages]
         self.stages = tuple(stages[: names.index(selection.until) + 1] if selection.until else stages)
         self._ledger, self._selection = ledger, selection
+        self._given = frozenset(names[: names.index(selection.since)] if selection.since else ())
         self._writer = {record: stage for stage in stages for record in stage.writes}
         self._rules = {
             (stage.name, part): digest([stage.version, stage.settings(part)])[:16]
@@ -63,7 +72,7 @@ class Planner:
 
     def attempted(self, outcome: Outcome) -> None:
         """This run has tried it: neither `force` nor a failure makes it stale again before the next run."""
-        if outcome.status == "failed" or self._selection.force:  # the others are fresh
+        if outcome.status == "failed" or self._selection.force or self._selection.replace:  # the others are fresh
             self._attempted.add((outcome.stage, outcome.video_id, outcome.part))
 
     def of_source(self, source: Source) -> Work:
@@ -87,9 +96,14 @@ class Planner:
         for stage in self.stages[1:]:
             work, waiting, reached = Work(stage, video_id, source_id), [], False
             for part in stage.parts:
+                if not self._selects(part):
+                    continue
                 above = [self._above(record, part, video_id, source_id) for record in stage.reads]
                 if any((name, its_part) in open_parts for name, its_part, _ in above):
-                    waiting.append(part)
+                    if self._is_frozen(work, self._ledger.get(stage.name, video_id, part)):
+                        work.kept += (part,)
+                    else:
+                        waiting.append(part)
                 elif all(outcome is not None and outcome.status == "ok" for _, _, outcome in above):
                     contents = [outcome.content for _, _, outcome in above if outcome is not None]
                     self._judge(work, part, digest(contents))
@@ -118,16 +132,25 @@ class Planner:
 
     def _judge(self, work: Work, part: str, inputs: str) -> None:
         """Enter the part into the work if it is stale."""
-        rules = self._rules[work.stage.name, part]
-        wanted = f"{rules}-{inputs[:16]}"
+        if work.stage.name in self._given or (work.stage.name, work.owner, part) in self._attempted:
+            return
+        wanted = f"{self._rules[work.stage.name, part]}-{inputs[:16]}"
         known = self._ledger.get(work.stage.name, work.owner, part)
-        why = self._why(known, wanted)
-        key = (work.stage.name, work.owner, part)
-        if why and key not in self._attempted and self._selects(work.stage, part):
+        replacement = self._selection.replace.get(work.owner, {}).get(part) if QAPair in work.stage.writes else None
+        why = self._why(known, wanted) or (REJECTED if replacement else "")
+        if why and self._is_frozen(work, known):
+            work.kept += (part,)
+        elif why:
             work.stale[part], work.why[part] = wanted, why
             work.attempts[part] = known.attempts if known and why == RETRY else 0
             work.rounds[part] = _rounds(known, why)
-            work.redo = work.redo or why == FORCED
+            work.redo = work.redo or why in (FORCED, REJECTED)
+            if replacement and why == REJECTED:
+                work.replace[part] = replacement
+
+    def _is_frozen(self, work: Work, known: Outcome | None) -> bool:
+        frozen = work.source_id in self._selection.frozen and QAPair in work.stage.writes
+        return frozen and known is not None and known.status != "failed"
 
     def _why(self, known: Outcome | None, wanted: str) -> str:
         if known is None:
@@ -138,15 +161,15 @@ class Planner:
             return RETRY
         return FORCED if self._selection.force and (known.part or not self._selection.tasks) else ""
 
-    def _selects(self, stage: Stage, part: str) -> bool:
+    def _selects(self, part: str) -> bool:
         return not part or not self._selection.tasks or part in self._selection.tasks
 
 
 def _rounds(known: Outcome | None, why: str) -> tuple[int, int]:
-    if known is None or why not in (RETRY, FORCED):
+    if known is None or why not in (RETRY, FORCED, REJECTED):
         return 0, 0
     first, last = known.rounds
-    if why == FORCED:
+    if why != RETRY:
         return last + 1, last + 1
     return first, last if known.transient else last + 1
 

@@ -228,7 +228,15 @@ class _Loop:
             done = (self.dataset.ledger.get(work.stage.name, work.owner, part) for part in work.stage.parts)
             others = any(o is not None and o.status == "ok" and o.part not in work.stale for o in done)
             order = Order(
-                work.owner, work.source_id, work.stale, work.attempts, work.redo, not others, source, work.rounds
+                owner=work.owner,
+                source_id=work.source_id,
+                wanted=work.stale,
+                attempts=work.attempts,
+                redo=work.redo,
+                all_tasks=not others,
+                source=source,
+                rounds=work.rounds,
+                replace=work.replace,
             )
             if is_served(work.stage):
                 caller = callers[int(digest(work.owner)[:8], 16) % len(callers)]

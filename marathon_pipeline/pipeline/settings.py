@@ -5,6 +5,12 @@ import os
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class QASettings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_tries: int = Field(3, ge=0)  # at a better pair: what a video does not carry is rejected each time, and paid for
+
+
 class RunSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 

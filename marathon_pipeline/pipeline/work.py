@@ -2,18 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.journal import Answers, Journal
 from marathon_pipeline.errors import Failed, Filtered, Unfinished, UserError, defect
 from marathon_pipeline.records import Clip, ClipCaption, Event, Outcome, Record, Source, Status, Video, content_hash
-from marathon_pipeline.stages.stage import Given, Stage, is_served, of_part
-
-R = TypeVar("R", bound=Record)
+from marathon_pipeline.stages.stage import Given, Replacement, Stage, is_served, of_part
 
 
 @dataclass(frozen=True)
@@ -28,6 +25,16 @@ class Order:
     all_tasks: bool  # no other part of the stage's work on the owner is done
     source: Source | None  # for `download`, which reads no table
     rounds: dict[str, tuple[int, int]] = field(default_factory=dict)  # of asking served models, see `Answers`
+    replace: dict[str, Replacement] = field(default_factory=dict)  # parts of which only these rows are done again
+
+    def done(self, stamp: Mapping[str, Outcome]) -> dict[str, Outcome]:
+        """What a file holds of it already: what is done again carries the number of its round."""
+        return {
+            part: outcome
+            for part, outcome in stamp.items()
+            if self.wanted.get(part) == outcome.fingerprint
+            and (not self.redo or outcome.rounds == self.rounds.get(part, (0, 0)) != (0, 0))
+        }
 
 
 class Caller:
@@ -58,7 +65,7 @@ async def carry_out(stage: Stage, dataset: Dataset, order: Order) -> list[Outcom
     Every part ends in an outcome, but for those that have to wait for a later run.
     """
     stamp = await asyncio.to_thread(dataset.tables.stamp, stage.writes[-1], order.owner)
-    done = {} if order.redo else {part: o for part, o in stamp.items() if order.wanted.get(part) == o.fingerprint}
+    done = order.done(stamp)
     todo = [part for part in order.wanted if part not in done]
     if not todo:
         return list(done.values())
@@ -87,7 +94,7 @@ def _read(stage: Stage, dataset: Dataset, order: Order) -> dict[type[Record], Se
             return [v for v in dataset.tables.read_written(Video, order.source_id) if v.video_id == order.owner]
         return dataset.tables.read_written(record, order.owner)
 
-    return {record: rows(record) for record in stage.reads}
+    return {record: rows(record) for record in (*stage.reads, *(stage.writes if order.replace else ()))}
 
 
 async def _run_part(
@@ -99,7 +106,7 @@ async def _run_part(
     rows: Sequence[Record] = ()
     failure: Failed | Filtered | None = None
     try:
-        rows = await stage.run(Given(of_part(given, part), answers), part)
+        rows = await stage.run(Given(of_part(given, part), answers, order.replace.get(part)), part)
     except Unfinished:
         return None
     except Exception as error:
@@ -134,6 +141,7 @@ def _outcome(stage: Stage, order: Order, part: str, seconds: float, error: Faile
         seconds=round(seconds, 3),
         fingerprint=order.wanted[part],
         rounds=order.rounds.get(part, (0, 0)),
+        tries=order.replace[part].tries if part in order.replace else 0,
     )
 
 
@@ -162,22 +170,14 @@ def _write(
     kept = {part: outcome for part, outcome in stamp.items() if by_task and part not in redone}
     kept |= {outcome.part: outcome for outcome, _ in ended if outcome.status != "failed"}
     for record in stage.writes:
-        rows: Iterable[Record] = (row for _, rows in ended for row in rows if isinstance(row, record))
-        if by_task:
-            others = [row for row in _before(dataset, record, order) if _task(row) not in redone]
-            rows = sorted([*others, *rows], key=_task)
-        dataset.tables.write(record, order.owner, rows, kept)
-
-
-def _before(dataset: Dataset, record: type[R], order: Order) -> list[R]:
-    """The rows that stand there; a damaged file holds none where every task in it is done anew."""
-    try:
-        return dataset.tables.read(record, order.owner)
-    except Failed:
-        if not order.all_tasks:
-            raise
-        return []
-
-
-def _task(row: Record) -> str:
-    return str(getattr(row, "task", ""))
+        rows = [row for _, rows in ended for row in rows if isinstance(row, record)]
+        if not by_task:
+            dataset.tables.write(record, order.owner, rows, kept)
+            continue
+        try:
+            dataset.tables.write_tasks(record, order.owner, redone, rows, kept)
+        except Failed as failure:  # where every task in a damaged file is done anew, nothing is lost
+            if not order.all_tasks or failure.reason != "table_damaged":
+                raise
+            dataset.tables.remove(record, order.owner)
+            dataset.tables.write_tasks(record, order.owner, redone, rows, kept)

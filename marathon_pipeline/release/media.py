@@ -17,7 +17,7 @@ from marathon_pipeline.release.release_file import FileInfo, pretty
 from marathon_pipeline.release.rows import VideoRow
 from marathon_pipeline.release.settings import ReleaseSettings
 
-_ROOT, _FILE_NAME = "media", "media.json"
+ROOT, FILE_NAME = "media", "media.json"
 
 
 class _Shard(FileInfo):
@@ -52,17 +52,17 @@ def write_media(
     versions = _versions(dataset)
     for version in reversed(versions):
         same = {shard.fingerprint for shard in version.shards.values()} == {fingerprint for fingerprint, _ in wanted}
-        where = f"{_ROOT}/{version.version}"
+        where = f"{ROOT}/{version.version}"
         if same and all(intact(dataset.storage, f"{where}/{name}", shard) for name, shard in version.shards.items()):
             progress(len(placed))
             return version
     number = int(versions[-1].version[1:]) + 1 if versions else 1
     known = {
-        shard.fingerprint: (f"{_ROOT}/{version.version}/{name}", shard)
+        shard.fingerprint: (f"{ROOT}/{version.version}/{name}", shard)
         for version in versions
         for name, shard in version.shards.items()
     }
-    folder = Folder(dataset.storage, f"{_ROOT}/v{number}", scratch)
+    folder = Folder(dataset.storage, f"{ROOT}/v{number}", scratch)
     folder.clear()
     shards: dict[str, _Shard] = {}
     numbers: Counter[str] = Counter()
@@ -80,7 +80,7 @@ def write_media(
         done += len(videos)
         progress(done)
     written = MediaVersion(version=f"v{number}", shards=shards)
-    folder.put(_FILE_NAME, pretty(written.model_dump(mode="json")))
+    folder.put(FILE_NAME, pretty(written.model_dump(mode="json")))
     return written
 
 
@@ -104,8 +104,8 @@ def _write_shard(folder: Folder, name: str, videos: list[Placed], row_of: Callab
 def _versions(dataset: Dataset) -> list[MediaVersion]:
     """The finished versions, oldest first."""
     versions = []
-    for key in dataset.storage.keys(_ROOT):
-        if re.fullmatch(rf"{_ROOT}/v[1-9][0-9]*/{_FILE_NAME}", key):
+    for key in dataset.storage.keys(ROOT):
+        if re.fullmatch(rf"{ROOT}/v[1-9][0-9]*/{FILE_NAME}", key):
             try:
                 versions.append(MediaVersion.model_validate_json(dataset.storage.read(key)))
             except ValidationError:

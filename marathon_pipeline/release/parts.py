@@ -37,7 +37,8 @@ class QAWriter:
         self._numbers: Counter[Split] = Counter()  # of tars begun, by split
         self._left_out: Counter[str] = Counter()
         self._annotators: set[str] = set()
-        self._versions: set[int] = set()
+        self._versions: defaultdict[Split, set[int]] = defaultdict(set)
+        self._replaced = 0
 
     def add(self, place: Placed, video: VideoRow, pairs: Sequence[QAPair], verdicts: dict[str, Verdict]) -> None:
         own = {pair.qa_id: pair for pair in pairs if pair.task == self._task.task}
@@ -61,7 +62,9 @@ class QAWriter:
                 "shards": dict(self._numbers),
                 "left_out": dict(sorted(self._left_out.items())),
                 "annotators": tuple(sorted(self._annotators)),
-                "template_versions": tuple(sorted(self._versions)),
+                "template_versions": tuple(sorted(set[int]().union(*self._versions.values()))),
+                "split_versions": {split: tuple(sorted(versions)) for split, versions in self._versions.items()},
+                "replaced": self._replaced,
             }
         )
 
@@ -75,7 +78,8 @@ class QAWriter:
         self._formats[row.format] += 1
         self._splits[row.split] += 1
         self._annotators.add(row.annotator)
-        self._versions.add(row.template_version)
+        self._versions[row.split].add(row.template_version)
+        self._replaced += row.tries > 0
 
     def _begin_shard(self, shard: tuple[int, int], split: Split) -> None:
         self._close_shard()

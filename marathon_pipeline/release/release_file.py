@@ -11,7 +11,7 @@ from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.records import Format, Split
 
-FORMAT_VERSION = 1  # of the files of a release; it is part of every fingerprint, so a new one makes all of them stale
+FORMAT_VERSION = 2  # of the files of a release; it is part of every fingerprint, so a new one makes all of them stale
 FILE_NAME = "release.json"
 ROOT = "releases"
 Level = Literal["clip", "event", "global"]
@@ -37,6 +37,8 @@ class TaskSummary(_Part):
     left_out: dict[str, int] = {}  # QA pairs that are not released, by reason; one may have several
     annotators: tuple[str, ...] = ()
     template_versions: tuple[int, ...] = ()  # those that the released QA was written from
+    split_versions: dict[Split, tuple[int, ...]] = {}  # the same by split: they differ where a split is frozen
+    replaced: int = 0  # pairs that stand in the place of rejected ones
 
 
 class SourceGroup(_Part):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from marathon_pipeline.annotators.protocol import Annotator
@@ -14,11 +15,27 @@ T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
 
 
-class Given:
-    """The rows that a stage reads, by their class, and what served models answered before."""
+@dataclass(frozen=True)
+class Replacement:
+    """Rows of a part that others are to be written for, by their ids, and which try at that it is, from 1."""
 
-    def __init__(self, rows: Mapping[type[Record], Sequence[Any]], answers: Answers) -> None:
-        self._rows, self.answers = rows, answers
+    rejected: frozenset[str]
+    tries: int
+
+
+class Given:
+    """The rows that a stage reads, by their class, and what served models answered before.
+
+    With a `replacement` also the rows that it wrote: all but the rejected ones are to stay as they are.
+    """
+
+    def __init__(
+        self,
+        rows: Mapping[type[Record], Sequence[Any]],
+        answers: Answers,
+        replacement: Replacement | None = None,
+    ) -> None:
+        self._rows, self.answers, self.replacement = rows, answers, replacement
 
     def all(self, record: type[R]) -> list[R]:
         return list(self._rows[record])

@@ -94,7 +94,13 @@ class Measured:
         return Summary(video_id=events[0].video_id, text=text, binding=self._binding(*events))
 
     async def write_qa(
-        self, task: Task, format: Format, captions: Sequence[ClipCaption], events: Sequence[Event], summary: Summary
+        self,
+        task: Task,
+        format: Format,
+        captions: Sequence[ClipCaption],
+        events: Sequence[Event],
+        summary: Summary,
+        known: Sequence[str] = (),
     ) -> list[QAPair]:
         """Raises Filtered where the facts do not carry the task; its rule says what they lack."""
         material, request = self._material(captions, events, summary)

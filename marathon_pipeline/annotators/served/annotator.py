@@ -108,7 +108,13 @@ class Served:
         return self.room - self._requests[topic]
 
     def qa_question(
-        self, task: Task, format: Format, captions: Sequence[ClipCaption], events: Sequence[Event], summary: Summary
+        self,
+        task: Task,
+        format: Format,
+        captions: Sequence[ClipCaption],
+        events: Sequence[Event],
+        summary: Summary,
+        known: Sequence[str] = (),
     ) -> tuple[Question, type[OpenAnswer | ChoiceAnswer]]:
         """What the model is asked for a task in a format, and how its answer has to look."""
         found = self._views(task, captions, events, summary)
@@ -119,7 +125,7 @@ class Served:
             summary.video_id,
             "qa",
             format,
-            prompts.qa_prompt(self.taxonomy, task, format, shared),
+            prompts.qa_prompt(self.taxonomy, task, format, shared, known),
             [caption.clip_id for caption in view.captions],
             most=getattr(task.per_video, format),
             version=task.version,
@@ -251,26 +257,34 @@ class ServedWriter:
         return Summary(video_id=events[0].video_id, text=answer.caption, binding=binding)
 
     async def write_qa(
-        self, task: Task, format: Format, captions: Sequence[ClipCaption], events: Sequence[Event], summary: Summary
+        self,
+        task: Task,
+        format: Format,
+        captions: Sequence[ClipCaption],
+        events: Sequence[Event],
+        summary: Summary,
+        known: Sequence[str] = (),
     ) -> list[QAPair]:
         """Raises Filtered `nothing_to_ask` where the model finds none."""
         if task.reads == ("global",):
             return [self._account(task, captions, summary)]
         async with self._annotator.memory:
-            question, shape = self._annotator.qa_question(task, format, captions, events, summary)
+            question, shape = self._annotator.qa_question(task, format, captions, events, summary, known)
             answer, binding = await self._asker.ask(question, shape, lambda found: self._faults(found, task))
         clips = {caption.clip_id: caption for caption in captions}
-        kept: dict[str, QAPair] = {}
+        kept: list[QAPair] = []
+        asked = {question.casefold() for question in known}
         for item in answer.questions:
             if any(wording.problems(item.question, item.options, item.answer, task, self._taxonomy.rules)):
                 self._answers.lose("bad_question")
-            elif item.question.casefold() in kept:
+            elif item.question.casefold() in asked:
                 self._answers.lose("asked_twice")
             else:
-                kept[item.question.casefold()] = _pair(item, task, summary.video_id, clips, binding)
+                asked.add(item.question.casefold())
+                kept.append(_pair(item, task, summary.video_id, clips, binding))
         if not kept:
             raise Filtered("nothing_to_ask", f"no sound question for {task.task} in this format")
-        return list(kept.values())
+        return kept
 
     def _fitting(self, prompt: Any) -> prompts.Prompt:
         """The prompt with as few caption fields left out as it takes to fit. Raises Failed `context`."""

@@ -74,7 +74,8 @@ def notes(taxonomy: Taxonomy, task: Task, view: View, events: Sequence[Event], s
     )
 
 
-def qa_prompt(taxonomy: Taxonomy, task: Task, format: Format, shared: str) -> Prompt:
+def qa_prompt(taxonomy: Taxonomy, task: Task, format: Format, shared: str, known: Sequence[str] = ()) -> Prompt:
+    """`known`: questions that were written before, where others are wanted."""
     own = taxonomy.prompt.render_request(
         task=task,
         format=format,
@@ -86,7 +87,8 @@ def qa_prompt(taxonomy: Taxonomy, task: Task, format: Format, shared: str) -> Pr
             if shown.format == format
         ],
     )
-    return Prompt(taxonomy.prompt.render_system(taxonomy.rules), shared, f"\n{own}")
+    again = f"\n\n{taxonomy.prompt.render_again(known)}" if known else ""
+    return Prompt(taxonomy.prompt.render_system(taxonomy.rules), shared, f"\n{own}{again}")
 
 
 def _written(shown: Demonstration) -> str:
