@@ -29,6 +29,7 @@ from marathon_pipeline.pipeline.show import tree
 from marathon_pipeline.pipeline.spending import Budget
 from marathon_pipeline.pipeline.stage_list import build_stages
 from marathon_pipeline.pipeline.status import DatasetStatus, dataset_status, status
+from marathon_pipeline.pipeline.takedown import inputs_left
 from marathon_pipeline.publish import Ended, as_typed, conclude, standards_of
 from marathon_pipeline.records import Format, Outcome, Source
 from marathon_pipeline.release.plan import stale_tasks
@@ -85,7 +86,8 @@ def run_job(
         if lease.after_death:
             dataset.storage.remove_torn()
         dataset.ledger.compact()
-        dataset.storage.write("job.yaml", config.resolved().encode())
+        left = config.model_copy(update={"inputs": inputs_left(config.inputs, gathered.purged)})
+        dataset.storage.write("job.yaml", left.resolved().encode())
         if gathered.sources != dataset.sources():
             dataset.write_sources(gathered.sources.values())
         stages = _stages(config, taxonomy, dataset.storage, batch.folder)
@@ -101,9 +103,10 @@ def run_job(
             # The files of a folder are numbered by one process.
             settings = config.run.model_copy(update={"callers": 1}) if batch.folder else config.run
             result = run(dataset, stages, sources, settings, selection, lease, progress, config.budget, config.prices)
-        purged += [*result.purged, *settle(dataset)]
+        purged += settle(dataset)
         lines = [f"results  {taken}"] if taken else []
-        lines += [*_stage_lines(dataset), *_failure_lines(result.failed), *(f"purge    {gone}" for gone in purged)]
+        lines += [*_stage_lines(dataset), *_failure_lines(result.failed)]
+        lines += [f"purge    {line}" for gone in purged for line in gone.lines()]
         if result.budget:
             lines.append(f"budget   {result.budget}; raise it to go on")
         if result.full:
@@ -112,6 +115,7 @@ def run_job(
         lines += _batch_lines(result.written)
         ended = Ended(lines, advice=_batch_advice(result.written, batch))
         ended.stopped, ended.failures = result.stopped, len(result.failed) + len(gathered.problems)
+        ended.failures += sum(len(gone.left) for gone in purged)
         if not result.stopped and not selection.until:
             concluded = conclude(config, dataset, standards, console)
             ended.summary += concluded.summary

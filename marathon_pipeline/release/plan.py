@@ -2,15 +2,16 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.records import Source, Split, digest
-from marathon_pipeline.release.release_file import FORMAT_VERSION, Release, read_release, release_names
+from marathon_pipeline.release.release_file import FORMAT_VERSION, ROOT, Release, read_release, release_names
 from marathon_pipeline.release.settings import ReleaseSettings
+from marathon_pipeline.release.withdrawn import withdrawn
 from marathon_pipeline.taxonomy import Taxonomy
 
 BUCKETS = 10_000
@@ -52,7 +53,7 @@ def place(dataset: Dataset, settings: ReleaseSettings) -> list[Placed]:
     sources, removals = dataset.sources(), dataset.removals()
     placed = []
     for video in dataset.finished():
-        if video.source_id in removals.ids:
+        if removals.holds("id", video.source_id):
             continue
         if video.source_id not in sources:
             raise UserError(
@@ -133,26 +134,33 @@ def shown(source: Source) -> dict[str, object]:
 def next_revision(dataset: Dataset, base: str, settings: ReleaseSettings, taxonomy: Taxonomy, gates: Gates) -> str:
     """`<base>-<n>`: the latest release of that name where it is current, else the one to write next."""
     latest = _latest(dataset, base)
-    if latest is None:
-        return f"{base}-1"
-    number, release = latest
-    current = release.parts == planned_release(dataset, settings, taxonomy, gates)
-    return f"{base}-{number if current else number + 1}"
+    if latest and latest.parts == planned_release(dataset, settings, taxonomy, gates):
+        return latest.name
+    return f"{base}-{max((n for n, _ in _revisions(base, _names_given(dataset))), default=0) + 1}"
 
 
 def stale_tasks(dataset: Dataset, base: str, settings: ReleaseSettings, taxonomy: Taxonomy, gates: Gates) -> set[str]:
     """The tasks whose QA differs from that of the latest `<base>-<n>`; where there is none, all that are finished."""
     latest = _latest(dataset, base)
-    released = latest[1].parts if latest else {}
+    released = latest.parts if latest else {}
     planned = planned_release(dataset, settings, taxonomy, gates)
     changed = {part for part in released.keys() | planned.keys() if released.get(part) != planned.get(part)}
     return {part.removeprefix("qa/") for part in changed if part.startswith("qa/")}
 
 
-def _latest(dataset: Dataset, base: str) -> tuple[int, Release] | None:
-    pattern = re.compile(rf"{re.escape(base)}-([1-9][0-9]*)")
-    numbers = [int(found[1]) for name in release_names(dataset) if (found := pattern.fullmatch(name))]
-    for number in sorted(numbers, reverse=True):
-        if release := read_release(dataset, f"{base}-{number}"):
-            return number, release
+def _latest(dataset: Dataset, base: str) -> Release | None:
+    for _, name in sorted(_revisions(base, release_names(dataset)), reverse=True):
+        if release := read_release(dataset, name):
+            return release
     return None
+
+
+def _revisions(base: str, names: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """`<base>-<n>`, and `<base>-<n>.<m>` that took its place, with n."""
+    pattern = re.compile(rf"{re.escape(base)}-([1-9][0-9]*)(\.[1-9][0-9]*)?")
+    return ((int(found[1]), name) for name in names if (found := pattern.fullmatch(name)))
+
+
+def _names_given(dataset: Dataset) -> Iterator[str]:
+    yield from release_names(dataset)
+    yield from withdrawn(dataset.storage, ROOT)

@@ -68,6 +68,15 @@ class Approval(_Part):
     despite: str = ""
 
 
+class Reissue(_Part):
+    """What a revision took the place of, when sources were taken down, and how much of it went."""
+
+    of: str
+    certificate: str  # of the purge, within the dataset
+    videos: int
+    qa: int
+
+
 class Release(_Part):
     """parts: the fingerprint of each separately written part, such as `qa/temporal_order`, `videos` or `media`."""
 
@@ -82,6 +91,7 @@ class Release(_Part):
     videos: VideoSummary
     captions: CaptionSummary
     approval: Approval = Approval()
+    reissue: Reissue | None = None
     templates: dict[str, JsonValue]  # `tasks` by id, `rules`, `captions` by name
     settings: dict[str, JsonValue]
     files: dict[str, FileInfo]  # by path within the release, all but this file

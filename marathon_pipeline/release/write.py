@@ -21,6 +21,7 @@ from marathon_pipeline.release.parts import CaptionWriter, QAWriter, VideoWriter
 from marathon_pipeline.release.plan import Placed, place, planned_parts
 from marathon_pipeline.release.release_file import (
     FILE_NAME,
+    ROOT,
     Approval,
     CaptionSummary,
     Release,
@@ -33,6 +34,7 @@ from marathon_pipeline.release.release_file import (
 )
 from marathon_pipeline.release.rows import VideoRow, video_row
 from marathon_pipeline.release.settings import ReleaseSettings
+from marathon_pipeline.release.withdrawn import withdrawn
 from marathon_pipeline.taxonomy import Taxonomy
 
 Progress = Callable[[str, int, int], None]  # "media" or "qa", videos done, videos in all
@@ -80,6 +82,9 @@ def write_release(
         if existing.parts != parts:
             raise UserError(f"release {name} holds other content and releases never change; choose another name")
         return _info(dataset, existing, unchanged=True)
+    if gone := withdrawn(dataset.storage, ROOT).get(name):
+        instead = f"; {gone.replaced_by} took its place" if gone.replaced_by else ""
+        raise UserError(f"release {name} was withdrawn ({gone.why}){instead}; choose another name")
     if not placed:
         raise UserError(f"{dataset.url}: no video is finished, so there is nothing to release; run its job first")
     approval = approve()
