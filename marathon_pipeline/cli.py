@@ -15,6 +15,7 @@ from marathon_pipeline import __version__
 from marathon_pipeline.errors import Failed, UserError, defect
 
 if TYPE_CHECKING:
+    from marathon_pipeline.dataset.removals import Removals
     from marathon_pipeline.job import PlanRow
     from marathon_pipeline.pipeline.plan import Selection
     from marathon_pipeline.pipeline.status import DatasetStatus
@@ -410,18 +411,34 @@ def _names_in(path: str) -> list[str]:
 
 
 @manifest_app.command("check")
-def manifest_check(files: Annotated[list[Path], typer.Argument(metavar="FILE...")]) -> None:
+def manifest_check(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
+    removals: Annotated[
+        str, typer.Option("--removals", metavar="DATASET", help="Its removal list: what is on it is wrong here.")
+    ] = "",
+) -> None:
     """Read manifests and say what is wrong with their rows."""
     from marathon_pipeline.sources.manifest import read_manifest
 
+    takes = _removals_of(removals).takes if removals else None
     wrong = 0
     for file in files:
         sources, problems = read_manifest(file)
+        removed = [source for source in sources if takes and takes(source)]
+        for source in removed:
+            err.print(f"marathon: {file}: {source.url or source.path}: was purged; delete its rows", markup=False)
+        sources, wrong = [source for source in sources if source not in removed], wrong + len(removed)
         for problem in problems:
             err.print(f"marathon: {problem}", markup=False)
         out.print(f"{file}: {len(sources)} sources, {len(problems)} wrong rows", markup=False)
         wrong += len(problems)
     raise typer.Exit(BAD_INPUT if wrong else OK)
+
+
+def _removals_of(url: str) -> "Removals":
+    from marathon_pipeline.dataset.dataset import Dataset
+
+    return Dataset(url).removals()
 
 
 @app.command()

@@ -62,6 +62,11 @@ class Ledger:
     def forget(self, *owners: str) -> None:
         """Drop all that is on record of sources and videos, from the segments that lie there too."""
         gone = frozenset(owners)
+        lines = (self._storage.read(key) for key in self._segments)
+        if not any(key[1] in gone for key in self._outcomes) and not any(
+            f'"{owner}"'.encode() in segment for segment in lines for owner in gone
+        ):
+            return
         self._outcomes = {key: line for key, line in self._outcomes.items() if key[1] not in gone}
         self._pending = []
         self._rewrite()

@@ -117,7 +117,11 @@ def _pattern_of_url(url: str) -> str:
 def named_in(storage: Storage, key: str, names: Names) -> bool:
     """Whether a file holds any of the names, in clear, compressed or packed."""
     with storage.local_file(key) as path, path.open("rb") as file:
-        return _named(PurePosixPath(key).name, file, names)
+        try:
+            return _named(PurePosixPath(key).name, file, names)
+        except (pa.ArrowException, tarfile.TarError, OSError):  # damaged: as it lies there
+            file.seek(0)
+            return names.in_text(file.read())
 
 
 def _named(name: str, file: IO[bytes], names: Names) -> bool:
@@ -227,9 +231,12 @@ def _any(mask: pa.Array) -> bool:
 
 
 def column(storage: Storage, key: str, name: str) -> pa.ChunkedArray:
-    """A column of a Parquet file."""
-    file = pq.ParquetFile(pa.BufferReader(storage.read(key)), pre_buffer=False)
-    return file.read([name], use_threads=False)[name]
+    """A column of texts of a Parquet file; nothing of a damaged one."""
+    try:
+        file = pq.ParquetFile(pa.BufferReader(storage.read(key)), pre_buffer=False)
+        return file.read([name], use_threads=False)[name]
+    except (pa.ArrowException, OSError):
+        return pa.chunked_array([], pa.string())
 
 
 def rows_in(storage: Storage, key: str) -> int:

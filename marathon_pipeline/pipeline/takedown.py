@@ -24,6 +24,7 @@ from marathon_pipeline.dataset.removals import KEY as REMOVALS_KEY
 from marathon_pipeline.dataset.removals import Removals
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.dataset.traces import PICTURES, Names, column, named_in, rows_in, scrubbed
+from marathon_pipeline.errors import Failed
 from marathon_pipeline.pipeline.certificate import (
     CERTIFICATES,
     ORDERS,
@@ -75,21 +76,31 @@ class Purged:
 
 def contents_of(dataset: Dataset, source: Source) -> tuple[str, ...]:
     """The sha256 of a source's file, as far as it is known."""
-    videos = dataset.tables.read(Video, source.source_id)
+    videos = _rows_of(dataset, source.source_id)
     return tuple(sorted({source.sha256, *(video.sha256 for video in videos)} - {""}))
+
+
+def _rows_of(dataset: Dataset, source_id: str) -> list[Video]:
+    try:
+        return dataset.tables.read(Video, source_id)
+    except Failed:  # damaged: it goes all the same
+        return []
 
 
 def write_order(dataset: Dataset, removals: Removals, source_ids: Sequence[str], entries: Iterable[str]) -> Order:
     """Write down what is to go, for as long as it is all there. entries: of the list, that this sees to besides."""
-    storage, names, sources = dataset.storage, Names(source_ids), dataset.sources()
+    storage, sources = dataset.storage, dataset.sources()
+    videos = {source_id: _videos_of(dataset, source_id) for source_id in source_ids}
+    owners = {owner: source_id for source_id in source_ids for owner in (*videos[source_id], source_id)}
+    names = Names(owners)
     own = {key: folder for key in storage.keys("") if (folder := _folder_of_own(key, names))}
-    by_source = Counter(names.owner(key) for key in own)
+    by_source = Counter(owners[names.owner(key)] for key in own)
     targets = []
     for source_id in source_ids:
         source = sources.get(source_id, Source(source_id=source_id))
         target = Target(
             source_id=source_id,
-            videos=_videos_of(dataset, source_id),
+            videos=videos[source_id],
             url=source.url,
             path=source.path,
             contents=contents_of(dataset, source),
@@ -97,7 +108,6 @@ def write_order(dataset: Dataset, removals: Removals, source_ids: Sequence[str],
         )
         removals.add(source_id, ids=target.videos, url=target.url, contents=target.contents)
         targets.append(target)
-    owners = {owner for target in targets for owner in (target.source_id, *target.videos)}
     rows: Counter[str] = Counter()
     for key, folder in own.items():
         if key.endswith(".parquet"):
@@ -193,7 +203,7 @@ def _search(storage: Storage, order: Order) -> tuple[Searched, tuple[str, ...]]:
     pictures = 0
     left = []
     for key in storage.keys(""):
-        if key == order.key or key.startswith(f"{ORDERS}/"):
+        if key == order.certificate or key.startswith(f"{ORDERS}/"):
             continue
         files[key.split("/")[0]] += 1
         pictures += PurePosixPath(key).suffix in PICTURES
@@ -214,7 +224,7 @@ def _search(storage: Storage, order: Order) -> tuple[Searched, tuple[str, ...]]:
 def _videos_of(dataset: Dataset, source_id: str) -> tuple[str, ...]:
     """By the table and by the ledger: what was just fetched is not on record."""
     known = dataset.ledger.get("download", source_id)
-    rows = dataset.tables.read(Video, source_id)
+    rows = _rows_of(dataset, source_id)
     return tuple(sorted({*(row.video_id for row in rows), *(known.videos if known else ())}))
 
 
@@ -235,8 +245,7 @@ def _frames_of(storage: Storage, own: Iterable[str]) -> tuple[str, ...]:
         return ()
     for key in storage.keys(folder):
         if key not in of_it and len(frames):
-            with contextlib.suppress(pa.ArrowInvalid):  # a damaged file holds none
-                frames = frames.filter(pc.invert(pc.is_in(frames, value_set=column(storage, key, "frame_hash"))))
+            frames = frames.filter(pc.invert(pc.is_in(frames, value_set=column(storage, key, "frame_hash"))))
     return tuple(frames.to_pylist())
 
 
