@@ -19,6 +19,7 @@ from marathon_pipeline.shipped import shipped
 from marathon_pipeline.taxonomy import TASK_IDS
 
 MEASURED = "measured"
+_RULES = ("gates.yaml", "licences.yaml")  # beside the jobs that ship
 
 
 class _Strict(BaseModel):
@@ -67,6 +68,7 @@ class JobConfig(StageSettings):
     models: Mapping[str, ModelSettings] = Field(default_factory=dict)  # served ones, by a name of the job's own
     annotators: AnnotatorSettings = AnnotatorSettings()
     gates: Path | None = None  # a file of them; none: the shipped one
+    licences: Path | None = None  # what may be passed on; none: the shipped file
     release: NamedRelease | None = None  # none: a run writes no release
     audit: AuditSettings | None = None  # none: a run writes no report
     budget: Budget = Budget()
@@ -183,4 +185,4 @@ def _set(fields: dict[str, Any], setting: str) -> None:
 
 
 def _shipped_jobs() -> list[str]:
-    return sorted(f"jobs/{path.name}" for path in shipped("jobs").glob("*.yaml") if path.name != "gates.yaml")
+    return sorted(f"jobs/{path.name}" for path in shipped("jobs").glob("*.yaml") if path.name not in _RULES)

@@ -30,7 +30,7 @@ from marathon_pipeline.pipeline.spending import Budget
 from marathon_pipeline.pipeline.stage_list import build_stages
 from marathon_pipeline.pipeline.status import DatasetStatus, dataset_status, status
 from marathon_pipeline.pipeline.takedown import inputs_left
-from marathon_pipeline.publish import Ended, as_typed, conclude, standards_of
+from marathon_pipeline.publish import Ended, as_typed, conclude, licences_of, standards_of
 from marathon_pipeline.records import Format, Outcome, Source
 from marathon_pipeline.release.plan import stale_tasks
 from marathon_pipeline.stages.stage import Stage
@@ -71,6 +71,7 @@ def run_job(
     """Bring a job's dataset up to date, then its release and its report, unless the selection leaves stages out."""
     taxonomy = load_taxonomy(config.templates)
     standards = standards_of(config, taxonomy)
+    licences_of(config)  # read before anything begins, like the gates
     results = _checked(config, batch)
     synthetic = _rendered(config, console)
     dataset = Dataset(config.dataset, create=True)
@@ -128,7 +129,7 @@ def plan_job(
 ) -> list[PlanRow]:
     """What `run_job` would do. Writes nothing."""
     taxonomy = load_taxonomy(config.templates)
-    gates = standards_of(config, taxonomy).gates
+    gates, licences = standards_of(config, taxonomy).gates, licences_of(config)
     rows: dict[tuple[str, str], PlanRow] = {}
 
     def row_of(stage: str, part: str) -> PlanRow:
@@ -160,7 +161,7 @@ def plan_job(
                 row.estimate = estimate if row.estimate is None else row.estimate.plus(estimate)
         if config.release is not None and not selection.until:
             changing = sorted({part for stage, part in rows if stage in ("qa", "verify")})
-            settled = stale_tasks(dataset, config.release.name, config.release.settings(), taxonomy, gates)
+            settled = stale_tasks(dataset, config.release.name, config.release.settings(), taxonomy, gates, licences)
             for task in changing:
                 row_of("release", task).waiting = 1
             for task in sorted(settled - set(changing)):

@@ -33,9 +33,7 @@ def grown(dataset: Dataset) -> Dataset:
         outcomes.setdefault(outcome.video_id, []).append(outcome)
     keys = dataset.storage.keys("")
     files = {
-        source.source_id: {
-            key: dataset.storage.read(key) for key in dataset.storage.keys("") if source.source_id in key
-        }
+        source.source_id: {key: dataset.storage.read(key) for key in keys if source.source_id in key}
         for source in models
     }
     sources = []

@@ -2,12 +2,13 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.gates import Gates
+from marathon_pipeline.licences import UNRESTRICTED, Licences, SourceRule
 from marathon_pipeline.records import Source, Split, digest
 from marathon_pipeline.release.release_file import FORMAT_VERSION, ROOT, Release, read_release, release_names
 from marathon_pipeline.release.settings import ReleaseSettings
@@ -27,6 +28,7 @@ class Placed:
     tasks: tuple[str, ...]
     split: Split
     bucket: int
+    rule: SourceRule  # what may be released of it
 
     def order(self, shards: int) -> tuple[int, int, str]:
         """Sorts videos so that a writer needs one open shard at a time."""
@@ -48,8 +50,8 @@ def split_of(source: Source, settings: ReleaseSettings) -> Split:
     return "val" if share >= 1 - settings.val else "train"
 
 
-def place(dataset: Dataset, settings: ReleaseSettings) -> list[Placed]:
-    """Every finished video that nobody asked to take down."""
+def place(dataset: Dataset, settings: ReleaseSettings, licences: Licences = UNRESTRICTED) -> list[Placed]:
+    """Every finished video that nobody asked to take down; of some the licences may let nothing be released."""
     sources, removals = dataset.sources(), dataset.removals()
     placed = []
     for video in dataset.finished():
@@ -62,18 +64,27 @@ def place(dataset: Dataset, settings: ReleaseSettings) -> list[Placed]:
         source = sources[video.source_id]
         if removals.takes(source):
             continue
+        rule = licences.of_source(source.data_source, source.licence, source.url)
         split = split_of(source, settings)
-        placed.append(Placed(video.video_id, source, video.tasks, split, bucket(source.source_id)))
+        placed.append(Placed(video.video_id, source, video.tasks, split, bucket(source.source_id), rule))
     return placed
 
 
-def planned_release(dataset: Dataset, settings: ReleaseSettings, taxonomy: Taxonomy, gates: Gates) -> dict[str, str]:
+def planned_release(
+    dataset: Dataset, settings: ReleaseSettings, taxonomy: Taxonomy, gates: Gates, licences: Licences = UNRESTRICTED
+) -> dict[str, str]:
     """The fingerprint of each part of a release made now: `qa/<task>`, `videos`, `captions`, `media`, `card`."""
-    return planned_parts(dataset, place(dataset, settings), settings, taxonomy, gates)
+    placed = releasable(place(dataset, settings, licences))
+    return planned_parts(dataset, placed, settings, taxonomy, gates, licences)
 
 
 def planned_parts(
-    dataset: Dataset, placed: Iterable[Placed], settings: ReleaseSettings, taxonomy: Taxonomy, gates: Gates
+    dataset: Dataset,
+    placed: Sequence[Placed],
+    settings: ReleaseSettings,
+    taxonomy: Taxonomy,
+    gates: Gates,
+    licences: Licences,
 ) -> dict[str, str]:
     def content(stage: str, owner: str, part: str = "") -> str:
         outcome = dataset.ledger.get(stage, owner, part)
@@ -86,20 +97,32 @@ def planned_parts(
         row = [video.video_id, video.split, video.bucket % settings.shards, shown(video.source)]
         row.append(content("download", video.source.source_id))
         videos.append(row)
-        captions.append([*row, *(content(s, video.video_id) for s in ("caption_clips", "caption_events", "summarize"))])
+        texts = [content(stage, video.video_id) for stage in ("caption_clips", "caption_events", "summarize")]
+        captions.append([*row, video.rule.captions, *texts])
         for task in video.tasks:
-            qa.setdefault(task, []).append([*row, *(content(s, video.video_id, task) for s in ("qa", "verify"))])
-    items = gates.items.model_dump()
+            contents = [content(stage, video.video_id, task) for stage in ("qa", "verify")]
+            qa.setdefault(task, []).append([*row, video.rule.qa, *contents])
+    items = [gates.items.model_dump(), [[rule.model, rule.qa] for rule in licences.models]]
     parts = {
         f"qa/{task}": digest([FORMAT_VERSION, taxonomy.task_rules(task), items, rows]) for task, rows in qa.items()
     }
     parts["videos"] = digest([FORMAT_VERSION, videos])
-    parts["captions"] = digest([FORMAT_VERSION, captions])
+    parts["captions"] = digest([FORMAT_VERSION, captions, [[rule.model, rule.captions] for rule in licences.models]])
     templates = {name: template.rendered_rules() for name, template in taxonomy.captions.items()}
-    parts["card"] = digest([FORMAT_VERSION, settings.model_dump(), templates])
-    if settings.media:
-        parts["media"] = digest([FORMAT_VERSION, media_fingerprints(dataset, placed, settings)])
+    parts["card"] = digest([FORMAT_VERSION, settings.model_dump(), templates, licences.model_dump()])
+    if shown_media := with_media(placed, settings):
+        parts["media"] = digest([FORMAT_VERSION, media_fingerprints(dataset, shown_media, settings)])
     return parts
+
+
+def releasable(placed: Iterable[Placed]) -> list[Placed]:
+    """The videos of which something may be released."""
+    return [video for video in placed if video.rule.something]
+
+
+def with_media(placed: Iterable[Placed], settings: ReleaseSettings) -> list[Placed]:
+    """The videos that are released themselves."""
+    return [video for video in placed if settings.media and video.rule.media]
 
 
 def media_fingerprints(dataset: Dataset, placed: Iterable[Placed], settings: ReleaseSettings) -> list[str]:
@@ -131,19 +154,33 @@ def shown(source: Source) -> dict[str, object]:
     return source.model_dump(include={"source_id", "data_source", "url", "licence", "licence_evidence"})
 
 
-def next_revision(dataset: Dataset, base: str, settings: ReleaseSettings, taxonomy: Taxonomy, gates: Gates) -> str:
+def next_revision(
+    dataset: Dataset,
+    base: str,
+    settings: ReleaseSettings,
+    taxonomy: Taxonomy,
+    gates: Gates,
+    licences: Licences = UNRESTRICTED,
+) -> str:
     """`<base>-<n>`: the latest release of that name where it is current, else the one to write next."""
     latest = _latest(dataset, base)
-    if latest and latest.parts == planned_release(dataset, settings, taxonomy, gates):
+    if latest and latest.parts == planned_release(dataset, settings, taxonomy, gates, licences):
         return latest.name
     return f"{base}-{max((n for n, _ in _revisions(base, _names_given(dataset))), default=0) + 1}"
 
 
-def stale_tasks(dataset: Dataset, base: str, settings: ReleaseSettings, taxonomy: Taxonomy, gates: Gates) -> set[str]:
+def stale_tasks(
+    dataset: Dataset,
+    base: str,
+    settings: ReleaseSettings,
+    taxonomy: Taxonomy,
+    gates: Gates,
+    licences: Licences = UNRESTRICTED,
+) -> set[str]:
     """The tasks whose QA differs from that of the latest `<base>-<n>`; where there is none, all that are finished."""
     latest = _latest(dataset, base)
     released = latest.parts if latest else {}
-    planned = planned_release(dataset, settings, taxonomy, gates)
+    planned = planned_release(dataset, settings, taxonomy, gates, licences)
     changed = {part for part in released.keys() | planned.keys() if released.get(part) != planned.get(part)}
     return {part.removeprefix("qa/") for part in changed if part.startswith("qa/")}
 

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.licences import Licences
 from marathon_pipeline.records import digest
 from marathon_pipeline.release.card import render_card
 from marathon_pipeline.release.croissant import describe
@@ -32,6 +33,7 @@ from marathon_pipeline.release.release_file import (
     ROOT,
     CaptionSummary,
     FileInfo,
+    LicenceSummary,
     Reissue,
     Release,
     TaskSummary,
@@ -40,6 +42,7 @@ from marathon_pipeline.release.release_file import (
     pretty,
     read_release,
     release_names,
+    summary_of,
 )
 from marathon_pipeline.release.rows import VideoRow
 from marathon_pipeline.release.withdrawn import FILE_NAME as WITHDRAWN
@@ -192,6 +195,7 @@ class _Reissue:
             return ""
         videos = self._videos(release, folder)
         captions = self._captions(release, folder, video_ids)
+        annotators = sorted({*captions.annotators, *(a for task in tasks.values() for a in task.annotators)})
         media = withdrawn(self._storage, MEDIA_ROOT).get(release.media)
         version = media.replaced_by if media else release.media
         counts = next((v.counts() for v in media_versions(self._dataset) if v.version == version), {})
@@ -205,9 +209,8 @@ class _Reissue:
                 "tasks": tasks,
                 "videos": videos,
                 "captions": captions,
-                "annotators": tuple(
-                    sorted({*captions.annotators, *(a for task in tasks.values() for a in task.annotators)})
-                ),
+                "annotators": tuple(annotators),
+                "licences": self._licences(release, annotators),
                 "reissue": Reissue(
                     of=release.name, certificate=self._certificate, videos=len(video_ids), qa=release.qa - qa
                 ),
@@ -293,6 +296,15 @@ class _Reissue:
                 writer.add(VideoRow.model_validate(row))
         return writer.close()
 
+    def _licences(self, release: Release, annotators: list[str]) -> LicenceSummary:
+        """By the rules that the release was made with; without those of which nothing was in it."""
+        if "licences" not in release.settings:
+            return release.licences
+        rules = Licences.model_validate(release.settings["licences"])
+        rows = _read(self._storage, f"{folder_of(release.name)}/videos.parquet").to_pylist()
+        left = [(row["data_source"], row["licence"], row["url"]) for row in rows if row["source_id"] not in self._gone]
+        return summary_of(rules, left, annotators)
+
     def _captions(self, release: Release, folder: Folder, video_ids: set[str]) -> CaptionSummary:
         path = "captions.parquet"
         if path not in release.files:
@@ -302,7 +314,8 @@ class _Reissue:
         if table.num_rows:
             put_table(folder, path, table)
         levels = dict(sorted(Counter(table["level"].to_pylist()).items()))
-        return CaptionSummary(levels=levels, annotators=tuple(sorted(set(table["annotator"].to_pylist()))))
+        annotators = tuple(sorted(set(table["annotator"].to_pylist())))
+        return release.captions.model_copy(update={"levels": levels, "annotators": annotators})
 
 
 def _kept(table: pa.Table, gone: list[bool], begin: int, end: int) -> list[int]:

@@ -1,13 +1,14 @@
 """`release.json`: what a release holds, and from what. It is written last: a folder without it is unfinished."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.errors import UserError
+from marathon_pipeline.licences import Allowed, Licences, ModelRule, applied
 from marathon_pipeline.records import Format, Split
 
 FORMAT_VERSION = 1  # of the files of a release; it is part of every fingerprint, so a new one makes all of them stale
@@ -59,6 +60,15 @@ class VideoSummary(_Part):
 class CaptionSummary(_Part):
     levels: dict[Level, int] = {}
     annotators: tuple[str, ...] = ()
+    left_out: dict[str, int] = {}  # captions that are not released, by reason
+
+
+class LicenceSummary(_Part):
+    """By which rules it was decided what is released, each with its evidence; `left_out`: videos without media."""
+
+    sources: tuple[Allowed, ...] = ()
+    models: tuple[ModelRule, ...] = ()  # of those that wrote captions or QA
+    left_out: int = 0
 
 
 class Approval(_Part):
@@ -91,6 +101,7 @@ class Release(_Part):
     videos: VideoSummary
     captions: CaptionSummary
     approval: Approval = Approval()
+    licences: LicenceSummary = LicenceSummary()
     reissue: Reissue | None = None
     templates: dict[str, JsonValue]  # `tasks` by id, `rules`, `captions` by name
     settings: dict[str, JsonValue]
@@ -102,6 +113,16 @@ class Release(_Part):
 
     def dump(self) -> bytes:
         return pretty(self.model_dump(mode="json"))
+
+
+def summary_of(
+    licences: Licences, sources: Iterable[tuple[str, str, str]], annotators: Iterable[str]
+) -> LicenceSummary:
+    """sources: collection, licence and URL of each video. annotators: who wrote what is released."""
+    found = applied(licences, sources)
+    rules = {licences.of_model(annotator): None for annotator in annotators}
+    left_out = sum(each.videos for each in found if not each.rule.media)
+    return LicenceSummary(sources=found, models=tuple(rules), left_out=left_out)
 
 
 def folder_of(name: str) -> str:
