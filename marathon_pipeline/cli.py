@@ -18,6 +18,7 @@ from marathon_pipeline.errors import Failed, UserError, defect, one_line
 
 if TYPE_CHECKING:
     from marathon_pipeline.config import JobConfig
+    from marathon_pipeline.dataset.removals import Removals
     from marathon_pipeline.job import PlanRow
     from marathon_pipeline.pipeline.plan import Selection
     from marathon_pipeline.pipeline.status import DatasetStatus
@@ -489,38 +490,73 @@ def check(release: Annotated[str, typer.Argument(metavar="RELEASE", help="A rele
 @app.command()
 def purge(
     dataset: DatasetArgument,
-    names: Annotated[list[str], typer.Argument(metavar="ID_OR_URL...", help="Sources or videos, by id or URL.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="Sources or videos by id or URL; channels.")
+    ] = None,
+    file: Annotated[
+        list[str] | None, typer.Option("--file", metavar="LIST", help="Names in a file, one a line; `-`: on stdin.")
+    ] = None,
+    removals: Annotated[
+        list[str] | None, typer.Option("--removals", metavar="DATASET", help="What was purged from that dataset.")
+    ] = None,
 ) -> None:
-    """Take sources out of a dataset for good: all their rows and files; no later run takes them in again."""
-    from marathon_pipeline.dataset.storage import Storage
+    """Take sources out of a dataset and its releases for good, with a certificate; they never come in again."""
     from marathon_pipeline.pipeline.purge import purge as remove
 
-    done = remove(dataset, names)
+    wanted = [*(names or []), *(name for path in file or [] for name in _names_in(path))]
+    if not wanted and not removals:
+        raise UserError("nothing to purge is named: give ids, URLs, channels, --file or --removals")
+    done = remove(dataset, wanted, removals or ())
     for gone in done.purged:
-        out.print(str(gone), markup=False)
-    for source_id in sorted(set(done.asked) - {gone.source_id for gone in done.purged}):
-        state = "will be removed" if done.held else "was purged before; nothing of it is left"
+        for line in gone.lines():
+            out.print(line, markup=False)
+    settled = {source_id for gone in done.purged for source_id in gone.order.source_ids}
+    for source_id in sorted(set(done.asked) - settled):
+        state = "will be removed" if done.held else "nothing of it is here"
         out.print(f"{source_id}: on the removal list, {state}", markup=False)
     if done.held:
         out.print(f"{done.held.partition(';')[0]}: it removes them with its next commit", markup=False)
-    holding = sorted({key.split("/")[1] for key in Storage(dataset).keys("releases")})
-    if holding:
-        out.print(f"releases made before still hold them: {', '.join(holding)}; release again and delete those")
+    raise typer.Exit(SOMETHING_FAILED if any(gone.left for gone in done.purged) else OK)
+
+
+def _names_in(path: str) -> list[str]:
+    from marathon_pipeline.pipeline.purge import read_names
+
+    try:
+        return read_names((sys.stdin.read() if path == "-" else Path(path).read_text("utf-8-sig")).splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--file {path}: cannot be read ({type(error).__name__}); give a text file in UTF-8") from None
 
 
 @manifest_app.command("check")
-def manifest_check(files: Annotated[list[Path], typer.Argument(metavar="FILE...")]) -> None:
+def manifest_check(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
+    removals: Annotated[
+        str, typer.Option("--removals", metavar="DATASET", help="Its removal list: what is on it is wrong here.")
+    ] = "",
+) -> None:
     """Read manifests and say what is wrong with their rows."""
     from marathon_pipeline.sources.manifest import read_manifest
 
+    takes = _removals_of(removals).takes if removals else None
     wrong = 0
     for file in files:
         sources, problems = read_manifest(file)
+        removed = [source for source in sources if takes and takes(source)]
+        for source in removed:
+            err.print(f"marathon: {file}: {source.url or source.path}: was purged; delete its rows", markup=False)
+        sources, wrong = [source for source in sources if source not in removed], wrong + len(removed)
         for problem in problems:
             err.print(f"marathon: {problem}", markup=False)
         out.print(f"{file}: {len(sources)} sources, {len(problems)} wrong rows", markup=False)
         wrong += len(problems)
     raise typer.Exit(BAD_INPUT if wrong else OK)
+
+
+def _removals_of(url: str) -> "Removals":
+    from marathon_pipeline.dataset.dataset import Dataset
+
+    return Dataset(url).removals()
 
 
 @app.command()

@@ -20,6 +20,7 @@ from marathon_pipeline.shipped import shipped
 from marathon_pipeline.taxonomy import TASK_IDS
 
 MEASURED = "measured"
+_RULES = ("gates.yaml", "licences.yaml")  # beside the jobs that ship
 
 
 class _Strict(BaseModel):
@@ -71,6 +72,7 @@ class JobConfig(StageSettings):
     qa: QASettings = QASettings()
     freeze: tuple[Split, ...] = ()  # splits of the release whose QA is left as it is, once it is written
     gates: Path | None = None  # a file of them; none: the shipped one
+    licences: Path | None = None  # what may be passed on; none: the shipped file
     release: NamedRelease | None = None  # none: a run writes no release
     audit: AuditSettings | None = None  # none: a run writes no report
     budget: Budget = Budget()
@@ -203,4 +205,4 @@ def _set(fields: dict[str, Any], setting: str) -> None:
 
 
 def _shipped_jobs() -> list[str]:
-    return sorted(f"jobs/{path.name}" for path in shipped("jobs").glob("*.yaml") if path.name != "gates.yaml")
+    return sorted(f"jobs/{path.name}" for path in shipped("jobs").glob("*.yaml") if path.name not in _RULES)

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from marathon_pipeline.errors import UserError
-from marathon_pipeline.plain_yaml import Loader
 from marathon_pipeline.records import Verdict
+from marathon_pipeline.rules_file import load_rules
 
 DatasetMeasure = Literal[
     "waiting",
@@ -124,14 +122,4 @@ class Gates(_Strict):
 
 def load_gates(path: Path) -> Gates:
     """Raises UserError where the file is not there, is no YAML, or says what no gate is."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        return Gates.model_validate(yaml.load(text, Loader=Loader) or {})  # noqa: S506 - a SafeLoader
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, ValidationError):
-            first = error.errors(include_url=False)[0]
-            where = " ".join(f"#{part + 1}" if isinstance(part, int) else str(part) for part in first["loc"])
-            said = f"{where}: {first['msg'].removeprefix('Value error, ')}"
-        else:
-            said = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: {said}; docs/gates.md shows how gates are written") from None
+    return load_rules(path, Gates, "docs/gates.md shows how gates are written")

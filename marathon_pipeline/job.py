@@ -33,7 +33,8 @@ from marathon_pipeline.pipeline.show import tree
 from marathon_pipeline.pipeline.spending import Budget
 from marathon_pipeline.pipeline.stage_list import build_stages
 from marathon_pipeline.pipeline.status import DatasetStatus, dataset_status, status
-from marathon_pipeline.publish import Ended, as_typed, conclude, standards_of
+from marathon_pipeline.pipeline.takedown import inputs_left
+from marathon_pipeline.publish import Ended, as_typed, conclude, licences_of, standards_of
 from marathon_pipeline.records import Format, Outcome, Source
 from marathon_pipeline.release.plan import split_of, stale_tasks
 from marathon_pipeline.stages.stage import Stage
@@ -83,6 +84,7 @@ def run_job(
     """Bring a job's dataset up to date, then its release and its report, unless the selection leaves stages out."""
     taxonomy = load_taxonomy(config.templates)
     standards = standards_of(config, taxonomy)
+    licences_of(config)  # read before anything begins, like the gates
     results = _checked(config, batch)
     base = _base(config, inputs, selection)
     synthetic = _rendered(config, console)
@@ -102,7 +104,8 @@ def run_job(
         if lease.after_death:
             dataset.storage.remove_torn()
         dataset.ledger.compact()
-        dataset.storage.write("job.yaml", config.resolved().encode())
+        left = config.model_copy(update={"inputs": inputs_left(config.inputs, gathered.purged)})
+        dataset.storage.write("job.yaml", left.resolved().encode())
         if gathered.sources != dataset.sources():
             dataset.write_sources(gathered.sources.values())
         stages = _stages(config, taxonomy, dataset.storage, batch.folder)
@@ -129,9 +132,10 @@ def run_job(
                 config.budget,
                 config.prices,
             )
-        purged += [*result.purged, *settle(dataset)]
+        purged += settle(dataset)
         lines = [f"results  {taken}"] if taken else []
-        lines += [*_stage_lines(dataset), *_failure_lines(result.failed), *(f"purge    {gone}" for gone in purged)]
+        lines += [*_stage_lines(dataset), *_failure_lines(result.failed)]
+        lines += [f"purge    {line}" for gone in purged for line in gone.lines()]
         if result.budget:
             lines.append(f"budget   {result.budget}; raise it to go on")
         if result.full:
@@ -140,6 +144,7 @@ def run_job(
         lines += _batch_lines(result.written)
         ended = Ended(lines, advice=_batch_advice(result.written, batch))
         ended.stopped, ended.failures = result.stopped, len(result.failed) + len(gathered.problems)
+        ended.failures += sum(len(gone.left) for gone in purged)
         if not result.stopped and not selection.until:
             concluded = conclude(config, dataset, standards, console)
             ended.summary += concluded.summary
@@ -150,7 +155,7 @@ def run_job(
 def plan_job(config: JobConfig, inputs: Sequence[str], selection: Selection, count: int | None, seed: int) -> Plan:
     """What `run_job` would do. Writes nothing."""
     taxonomy = load_taxonomy(config.templates)
-    standards = standards_of(config, taxonomy)
+    standards, licences = standards_of(config, taxonomy), licences_of(config)
     rows: dict[tuple[str, str], PlanRow] = {}
 
     def row_of(stage: str, part: str) -> PlanRow:
@@ -192,7 +197,8 @@ def plan_job(config: JobConfig, inputs: Sequence[str], selection: Selection, cou
         if config.release is not None and not selection.until:
             works = (row for row in rows.values() if row.stage in ("qa", "verify") and (row.stale or row.waiting))
             changing = sorted({row.part for row in works})
-            settled = stale_tasks(dataset, config.release.name, config.release_settings, taxonomy, standards.gates)
+            settings = config.release_settings
+            settled = stale_tasks(dataset, config.release.name, settings, taxonomy, standards.gates, licences)
             for task in changing:
                 row_of("release", task).waiting = 1
             for task in sorted(settled - set(changing)):

@@ -18,6 +18,7 @@ from marathon_pipeline.config import JobConfig, job_of
 from marathon_pipeline.dataset.dataset import Dataset, NoDataset
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.gates import Gates, load_gates
+from marathon_pipeline.licences import Licences, load_licences
 from marathon_pipeline.pipeline.progress import bar
 from marathon_pipeline.pipeline.purge import settle
 from marathon_pipeline.release.plan import next_revision, revision_before
@@ -61,7 +62,8 @@ def conclude(config: JobConfig, dataset: Dataset, standards: Standards, console:
                 found = write_audit(dataset, standards, config.audit.sample_per_task, partial(show, "audit")).statistics
     if config.release is not None:
         settings = config.release_settings
-        name = next_revision(dataset, config.release.name, settings, standards.taxonomy, standards.gates)
+        licences = licences_of(config)
+        name = next_revision(dataset, config.release.name, settings, standards.taxonomy, standards.gates, licences)
         try:
             ended.summary += _release_lines(config, dataset, name, standards, config.release.despite, found, console)
         except GateBroken as error:
@@ -102,6 +104,7 @@ def _release_lines(
             settings,
             standards.taxonomy,
             standards.gates,
+            licences_of(config),
             approve=approve,
             content=content,
             progress=lambda part, done, total: show(f"release {part}", done, total),
@@ -207,6 +210,11 @@ def standards_of(config: JobConfig, taxonomy: Taxonomy, gates: Path | None = Non
             raise UserError(f"audit.benchmarks: {problems[0]}")
         benchmarks |= {name: path.stem for source in sources for name in (source.source_id, source.url) if name}
     return Standards(taxonomy, _gates_of(gates or config.gates), benchmarks)
+
+
+def licences_of(config: JobConfig) -> Licences:
+    """The licences of a job, or the shipped ones. Raises UserError where the file cannot be read."""
+    return load_licences(config.licences or shipped("jobs/licences.yaml"))
 
 
 def _gates_of(path: Path | None) -> Gates:

@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marathon_pipeline.dataset.dataset import Dataset, media_key
-from marathon_pipeline.dataset.removals import Removal
 from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.gates import Gates
@@ -314,7 +313,7 @@ def test_a_pair_with_a_problem_is_left_out_and_counted(dataset: Dataset) -> None
 
 def test_a_video_that_failed_later_or_was_taken_down_is_not_released(dataset: Dataset) -> None:
     dataset.ledger.append([Outcome(video_id=video_of(SOURCES[0]), stage="segment", status="failed", fingerprint="f")])
-    dataset.removals().add(Removal(source_id=SOURCES[1].source_id))
+    dataset.removals().add(SOURCES[1].source_id)
     folder, _ = release(dataset, "first")
     assert {row["source_id"] for row in samples(folder)} == {source.source_id for source in SOURCES[2:]}
 

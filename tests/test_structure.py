@@ -22,12 +22,13 @@ ROWS = (
     ("audit",),
     ("release",),
     ("annotators",),
-    ("gates",),
+    ("gates", "licences"),
     ("media", "sources", "synthetic"),
     ("dataset",),
     ("wording",),
     ("taxonomy",),
     ("template_files", "records", "ffmpeg"),
+    ("rules_file",),
     ("errors", "plain_yaml", "shipped"),
 )
 LEVEL = {room: level for level, row in enumerate(ROWS) for room in row}

@@ -55,9 +55,17 @@ class Ledger:
             self._put(outcome, line.encode())
             self._pending.append(line)
 
-    def forget(self, video_id: str) -> None:
-        self._drop(video_id)
-        self._pending.append(json.dumps({"forget": video_id}))
+    def forget(self, *owners: str) -> None:
+        """Drop all that is on record of sources and videos, from the segments that lie there too."""
+        gone = frozenset(owners)
+        lines = (self._storage.read(key) for key in self._segments)
+        if not any(key[1] in gone for key in self._outcomes) and not any(
+            f'"{owner}"'.encode() in segment for segment in lines for owner in gone
+        ):
+            return
+        self._outcomes = {key: line for key, line in self._outcomes.items() if key[1] not in gone}
+        self._pending = []
+        self._rewrite()
 
     def flush(self) -> None:
         if self._pending:
@@ -65,13 +73,17 @@ class Ledger:
             self._pending = []
 
     def compact(self) -> None:
-        """Replace many segments by one. The new one is there before an old one goes, so a kill loses nothing."""
+        """Replace many segments by one."""
         if len(self._segments) > _COMPACT_ABOVE:
-            old = list(self._segments)
-            self._write([line.decode() for line in self._outcomes.values()])
-            for key in old:
-                self._storage.remove(key)
-            self._segments = self._segments[-1:]
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        """The new segment is there before an old one goes, so a kill loses nothing."""
+        old = list(self._segments)
+        self._write([line.decode() for line in self._outcomes.values()])
+        for key in old:
+            self._storage.remove(key)
+        self._segments = self._segments[-1:]
 
     def _write(self, lines: list[str]) -> None:
         number = int(self._segments[-1].rpartition("/")[2].removesuffix(".jsonl")) + 1 if self._segments else 1

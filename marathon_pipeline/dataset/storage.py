@@ -65,6 +65,19 @@ class Storage:
                 return False
         return True
 
+    def create_private(self, key: str, data: bytes) -> bool:
+        """`create`, readable by its owner alone where files have owners."""
+        if self.root is None:
+            return self.create(key, data)
+        with _errors(f"{self.url}/{key}", "written"), tempfile.NamedTemporaryFile(dir=self.root) as file:
+            file.write(data)  # a temporary file is its owner's alone
+            file.flush()
+            try:
+                (self.root / key).hardlink_to(file.name)
+            except FileExistsError:
+                return False
+        return True
+
     def copy(self, key: str, to: str) -> None:
         with _errors(f"{self.url}/{to}", "written"):
             obstore.copy(self._store, key, to)
@@ -85,10 +98,10 @@ class Storage:
         return True
 
     def keys(self, prefix: str) -> list[str]:
-        """All keys under a folder, sorted."""
+        """All keys under a folder, sorted; under none, all there are."""
         if self.root is not None and not (self.root / prefix).is_dir():
             return []
-        return sorted(entry["path"] for batch in obstore.list(self._store, prefix) for entry in batch)
+        return sorted(entry["path"] for batch in obstore.list(self._store, prefix or None) for entry in batch)
 
     def size(self, key: str) -> int:
         """In bytes. Raises FileNotFoundError where there is no such key."""
@@ -138,6 +151,12 @@ class Storage:
 
     def empty_scratch(self) -> None:
         shutil.rmtree(self.scratch(), ignore_errors=True)
+
+    def remove_empty_folders(self) -> None:
+        """Remove folders that hold nothing; an object store has no folders. Nobody else writes meanwhile."""
+        for folder in sorted(self.root.rglob("*/"), reverse=True) if self.root is not None else ():
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def remove_torn(self) -> None:
         """Remove what a killed process left half written: obstore writes `<name>#<number>`, then renames it."""

@@ -1,34 +1,23 @@
 """Take sources out of a dataset for good.
 
 A purge is asked for by an entry on the removal list, which needs no lease, and carried out by whoever holds that: the
-command itself, or the run that it meets.
+command itself, or the run that it meets (`takedown.py`).
 """
 
-import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from marathon_pipeline.dataset.dataset import Dataset, media_key, original_key
-from marathon_pipeline.dataset.journal import journal_folder
+from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.lease import Held
-from marathon_pipeline.dataset.removals import Removal, Removals, hash_of_url
-from marathon_pipeline.dataset.tables import Tables
+from marathon_pipeline.dataset.removals import Removals, channels_of
 from marathon_pipeline.errors import UserError
-from marathon_pipeline.records import Clip, ClipCaption, Event, QAPair, Signals, Source, Summary, Verdict, Video
-from marathon_pipeline.sources.identity import SourceError, canonical_url
+from marathon_pipeline.pipeline.certificate import certified, open_orders
+from marathon_pipeline.pipeline.takedown import Purged, carry_out, clear, contents_of, write_order
+from marathon_pipeline.records import Source
+from marathon_pipeline.release.reissue import released_sources
+from marathon_pipeline.sources.identity import SourceError, canonical_url, source_id_of_url
 
-_OF_A_VIDEO = (Signals, Clip, ClipCaption, Event, Summary, QAPair, Verdict)
-
-
-@dataclass(frozen=True)
-class Purged:
-    source_id: str
-    videos: tuple[str, ...]
-    files: int
-
-    def __str__(self) -> str:
-        videos = f", videos {', '.join(self.videos)}" if self.videos else ""
-        return f"removed {self.source_id}{videos}: {self.files} files"
+_CHANNEL = "channel:"
 
 
 @dataclass(frozen=True)
@@ -38,13 +27,13 @@ class Purge:
     held: str = ""  # who holds the dataset, and therefore carries it out
 
 
-def purge(url: str, names: Sequence[str]) -> Purge:
-    """Remove sources, named by id, by one of their videos' ids, or by URL: rows, proxies, originals, parts, ledger.
+def purge(url: str, names: Sequence[str], others: Sequence[str] = ()) -> Purge:
+    """Remove sources, named by id, by one of their videos' ids, by URL or by channel.
 
-    Neither they nor the same address or content under another id are taken in again. Releases are immutable: those that
-    hold them stand until they are replaced.
+    others: datasets whose removal lists hold here too. Neither the sources nor the same address, channel or content
+    under another id are taken in again.
     """
-    asked = _ask(Dataset(url), names)
+    asked = _ask(Dataset(url), names, [Dataset(other).removals() for other in others])
     dataset = Dataset(url)  # anew: what was read before the lease may be old by now
     try:
         with dataset.lease():
@@ -54,78 +43,101 @@ def purge(url: str, names: Sequence[str]) -> Purge:
 
 
 def settle(dataset: Dataset) -> list[Purged]:
-    """Carry out what the removal list asks for and is not done yet. The caller holds the lease."""
-    removals, sources = dataset.removals(), dataset.sources()
+    """Carry out what the removal list asks for and is not done yet. The caller holds the lease, and nobody works."""
+    dataset.removals().migrate()
+    begin(dataset)
+    return [carry_out(dataset, order) for order in open_orders(dataset.storage)]
+
+
+def begin(dataset: Dataset, only: Collection[str] | None = None) -> None:
+    """Remove what is on the list from all but the releases; these, and the certificate, are left to `settle`.
+
+    only: of these sources, on which no worker is at work.
+    """
+    storage, removals = dataset.storage, dataset.removals()
+    orders = open_orders(storage)
+    listed = {source_id for source_id, source in dataset.sources().items() if removals.takes(source)}
     worked_on = {outcome.video_id for outcome in dataset.ledger if outcome.stage == "download"}
-    listed = {source.source_id for source in sources.values() if removals.takes(source)}
-    return remove(dataset, listed | (worked_on & removals.ids))
-
-
-def remove(dataset: Dataset, source_ids: Iterable[str]) -> list[Purged]:
-    """The list of sources comes last, so that what a kill leaves half done is found again."""
-    gone = sorted(source_ids)
-    if not gone:
-        return []
-    purged = [_remove(dataset, source_id) for source_id in gone]
-    dataset.ledger.flush()
-    dataset.write_sources(source for source in dataset.sources().values() if source.source_id not in gone)
-    return purged
+    taken = listed | {source_id for source_id in worked_on if removals.holds("id", source_id)}
+    if only is not None:
+        pending, taken = set[str](), taken & set(only)
+    elif pending := removals.entries - certified(storage) - {entry for order in orders for entry in order.entries}:
+        taken |= {source_id for source_id in released_sources(storage) if removals.holds("id", source_id)}
+    taken -= {source_id for order in orders for source_id in order.source_ids}
+    if taken or pending:
+        orders.append(write_order(dataset, removals, sorted(taken), pending))
+    for order in orders:
+        clear(dataset, order)
 
 
 def holds_removed(dataset: Dataset, source: Source, removals: Removals) -> bool:
     """Whether a source that was just fetched turned out to be one that was purged; then it is put on the list too."""
-    contents = _contents(dataset, source) if removals.contents else ()
-    if not removals.contents.intersection(contents):
+    if not removals.entries:
         return False
-    removals.add(Removal.of(source, contents))
+    contents = contents_of(dataset, source)
+    if not any(removals.holds("content", sha256) for sha256 in contents):
+        return False
+    removals.add(source.source_id, url=source.url, contents=contents)
     return True
 
 
-def _ask(dataset: Dataset, names: Sequence[str]) -> tuple[str, ...]:
+def _ask(dataset: Dataset, names: Sequence[str], others: Sequence[Removals]) -> tuple[str, ...]:
+    """Put on the list what is named, and what holds the same video. Nothing where one of the names means nothing."""
     sources, removals = dataset.sources(), dataset.removals()
-    asked = {_source_id(dataset, sources, removals, name) for name in names}
-    contents = {source_id: _contents(dataset, source) for source_id, source in sources.items()}
+    found = [_found(dataset, sources, removals, name) for name in names]
+    asked = {source_id for each in found for source_id in each.source_ids}
+    asked |= {source_id for source_id, source in sources.items() if any(other.takes(source) for other in others)}
+    contents = {source_id: contents_of(dataset, source) for source_id, source in sources.items()}
     wanted = {sha256 for source_id in asked & sources.keys() for sha256 in contents[source_id]}
     asked |= {source_id for source_id in sources if wanted.intersection(contents[source_id])}
-    for source_id in sorted(asked & sources.keys()):
-        removals.add(Removal.of(sources[source_id], contents[source_id]))
+    urls = {source_id: each.url for each in found if each.url for source_id in each.source_ids}
+    urls |= {source_id: source.url for source_id, source in sources.items()}
+    for channel in sorted({each.channel for each in found} - {""}):
+        removals.add_channel(channel)
+    for source_id in sorted(asked):
+        known = dataset.ledger.get("download", source_id)
+        videos = known.videos if known else ()
+        removals.add(source_id, ids=videos, url=urls.get(source_id, ""), contents=contents.get(source_id, ()))
     return tuple(sorted(asked))
 
 
-def _contents(dataset: Dataset, source: Source) -> tuple[str, ...]:
-    videos = dataset.tables.read(Video, source.source_id)
-    return tuple(sorted({source.sha256, *(video.sha256 for video in videos)} - {""}))
+@dataclass(frozen=True)
+class _Found:
+    """What a name means. `url`: where no source of that URL is known."""
+
+    source_ids: frozenset[str]
+    url: str = ""
+    channel: str = ""
 
 
-def _source_id(dataset: Dataset, sources: dict[str, Source], removals: Removals, name: str) -> str:
-    if name in sources or name in removals.ids:
-        return name
-    for outcome in dataset.ledger:
-        if name in outcome.videos:
-            return outcome.video_id
+def _found(dataset: Dataset, sources: dict[str, Source], removals: Removals, name: str) -> _Found:
+    channel = name.removeprefix(_CHANNEL)
+    of_channel = frozenset(id for id, source in sources.items() if channel in channels_of(source))
+    if name.startswith(_CHANNEL):
+        return _Found(of_channel, channel=channel)
+    if name in sources:
+        return _Found(frozenset({name}))
+    if owners := {o.video_id for o in dataset.ledger if o.stage == "download" and name in o.videos}:
+        return _Found(frozenset(owners))
     try:
-        wanted = canonical_url(name)
+        url = canonical_url(name)
     except SourceError:
-        wanted = ""
-    for source in sources.values():
-        if wanted and source.url and canonical_url(source.url) == wanted:
-            return source.source_id
-    if before := removals.urls.get(hash_of_url(wanted)):
-        return before
-    raise UserError(f"{name}: no source, video or URL of {dataset.url}; nothing was removed")
+        url = ""
+    if same := frozenset(id for id, source in sources.items() if url and source.url == url):
+        return _Found(same)
+    if of_channel:
+        return _Found(of_channel, channel=channel)
+    if url:
+        return _Found(frozenset({source_id_of_url(url)}), url=url)
+    if removals.holds("id", name):  # of a purge before
+        return _Found(frozenset({name}))
+    raise UserError(
+        f"{name}: no source, video, URL or channel of {dataset.url}; nothing was removed (what is not here yet is kept "
+        "out by its URL, or by channel:NAME)"
+    )
 
 
-def _remove(dataset: Dataset, source_id: str) -> Purged:
-    known = dataset.ledger.get("download", source_id)
-    videos = {video.video_id for video in dataset.tables.read(Video, source_id)} | set(known.videos if known else ())
-    keys = [Tables.key(Video, source_id), original_key(dataset.storage, source_id)]
-    for video_id in videos:
-        keys += [Tables.key(record, video_id) for record in _OF_A_VIDEO]
-        keys += [media_key("proxies", video_id, ".mp4"), *dataset.storage.keys(journal_folder(video_id))]
-        dataset.ledger.forget(video_id)
-    dataset.ledger.forget(source_id)
-    parts = list(dataset.storage.partial().glob(f"{source_id}.*"))
-    for part in parts:
-        shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
-    files = sum(dataset.storage.remove(key) for key in keys if key) + len(parts)
-    return Purged(source_id, tuple(sorted(videos)), files)
+def read_names(lines: Iterable[str]) -> list[str]:
+    """The names in a list, one a line, without comments: what follows a # that begins a line or a word."""
+    names = (line.partition(" #")[0].strip() for line in lines if not line.lstrip().startswith("#"))
+    return [name for name in names if name]

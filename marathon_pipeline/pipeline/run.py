@@ -14,7 +14,7 @@ from marathon_pipeline.dataset.dataset import Dataset, original_key
 from marathon_pipeline.dataset.lease import Lease
 from marathon_pipeline.pipeline.cluster import drained_on_signals, ray_started
 from marathon_pipeline.pipeline.plan import Planner, Selection, Work
-from marathon_pipeline.pipeline.purge import Purged, holds_removed, remove
+from marathon_pipeline.pipeline.purge import begin, holds_removed
 from marathon_pipeline.pipeline.settings import RunSettings
 from marathon_pipeline.pipeline.spending import Budget, Spending, reached
 from marathon_pipeline.pipeline.work import Caller, Order, carry_out
@@ -34,7 +34,6 @@ class RunResult:
     budget: str = ""  # which limit of it is reached
     unfinished: bool = False  # some work waits for answers that are not to be had in this run
     full: bool = False  # what lies on the disk has reached the limit, and nothing in this run deletes any of it
-    purged: list[Purged] = field(default_factory=list)  # while it ran
     written: list[Written] = field(default_factory=list)  # requests that it wrote instead of sending them
 
 
@@ -368,7 +367,8 @@ class _Loop:
     def settle_removed(self) -> None:
         """Remove them, once no worker may write anything more of them."""
         busy = {work.source_id for work, _ in self.in_flight.values()}
-        self.result.purged += remove(self.dataset, self.unsettled - busy)
+        if idle := self.unsettled - busy:
+            begin(self.dataset, idle)
         self.unsettled &= busy
 
     def flush(self, *, always: bool) -> None:

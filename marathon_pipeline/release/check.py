@@ -8,9 +8,7 @@ from pydantic import ValidationError
 
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import UserError
-from marathon_pipeline.release.media import FILE_NAME as MEDIA_FILE_NAME
-from marathon_pipeline.release.media import ROOT as MEDIA_ROOT
-from marathon_pipeline.release.media import MediaVersion
+from marathon_pipeline.release.media import MEDIA_FILE, MEDIA_ROOT, MediaVersion
 from marathon_pipeline.release.release_file import FILE_NAME, FileInfo, Release
 
 Progress = Callable[[int, int], None]  # files read, of how many
@@ -43,9 +41,9 @@ def check_release(url: str, progress: Progress | None = None) -> Checked:
         faults += _unlisted(folder, "", {*release.files, FILE_NAME})
         if release.media:
             where = f"{MEDIA_ROOT}/{release.media}"
-            shards = MediaVersion.model_validate_json(above.read(f"{where}/{MEDIA_FILE_NAME}")).shards
+            shards = MediaVersion.model_validate_json(above.read(f"{where}/{MEDIA_FILE}")).shards
             listed += [(above, f"{where}/{name}", shard) for name, shard in shards.items()]
-            faults += _unlisted(above, f"{where}/", {*shards, MEDIA_FILE_NAME})
+            faults += _unlisted(above, f"{where}/", {*shards, MEDIA_FILE})
     except FileNotFoundError as error:
         raise UserError(f"{url}: no whole release with its media ({error}); give the folder of one") from None
     except ValidationError as error:

@@ -107,3 +107,9 @@ class Table:
             self._writer.write_table(pa.Table.from_pylist(self._held, schema=self._schema))
             self._rows += len(self._held)
             self._held = []
+
+
+def put_table(folder: Folder, path: str, table: pa.Table) -> None:
+    """Put a table that is there as a whole, in the form of a `Table`."""
+    pq.write_table(table, folder.local(path), compression="zstd", row_group_size=_ROW_GROUP)
+    folder.put_file(path, table.num_rows)

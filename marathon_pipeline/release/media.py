@@ -16,11 +16,12 @@ from marathon_pipeline.release.plan import SPLITS, Placed, media_shards
 from marathon_pipeline.release.release_file import FileInfo, pretty
 from marathon_pipeline.release.rows import VideoRow
 from marathon_pipeline.release.settings import ReleaseSettings
+from marathon_pipeline.release.withdrawn import withdrawn
 
-ROOT, FILE_NAME = "media", "media.json"
+MEDIA_ROOT, MEDIA_FILE = "media", "media.json"
 
 
-class _Shard(FileInfo):
+class Shard(FileInfo):
     fingerprint: str
 
 
@@ -30,7 +31,8 @@ class MediaVersion(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: str
-    shards: dict[str, _Shard]
+    shards: dict[str, Shard]
+    replaces: str = ""  # the version that it was made from, without what was taken down
 
     def counts(self) -> dict[Split, int]:
         return {split: sum(name.startswith(f"{split}-") for name in self.shards) for split in SPLITS}
@@ -49,22 +51,22 @@ def write_media(
     progress: called with the number of videos done. Raises UserError where a video has no whole proxy.
     """
     wanted = media_shards(dataset, placed, settings)
-    versions = _versions(dataset)
+    versions = media_versions(dataset)
     for version in reversed(versions):
         same = {shard.fingerprint for shard in version.shards.values()} == {fingerprint for fingerprint, _ in wanted}
-        where = f"{ROOT}/{version.version}"
+        where = f"{MEDIA_ROOT}/{version.version}"
         if same and all(intact(dataset.storage, f"{where}/{name}", shard) for name, shard in version.shards.items()):
             progress(len(placed))
             return version
-    number = int(versions[-1].version[1:]) + 1 if versions else 1
+    new = next_version(dataset)
     known = {
-        shard.fingerprint: (f"{ROOT}/{version.version}/{name}", shard)
+        shard.fingerprint: (f"{MEDIA_ROOT}/{version.version}/{name}", shard)
         for version in versions
         for name, shard in version.shards.items()
     }
-    folder = Folder(dataset.storage, f"{ROOT}/v{number}", scratch)
+    folder = Folder(dataset.storage, f"{MEDIA_ROOT}/{new}", scratch)
     folder.clear()
-    shards: dict[str, _Shard] = {}
+    shards: dict[str, Shard] = {}
     numbers: Counter[str] = Counter()
     done = 0
     for fingerprint, videos in wanted:
@@ -76,11 +78,11 @@ def write_media(
         else:
             _write_shard(folder, name, videos, row_of)
         info = folder.files[name]
-        shards[name] = _Shard(sha256=info.sha256, bytes=info.bytes, rows=info.rows, fingerprint=fingerprint)
+        shards[name] = Shard(sha256=info.sha256, bytes=info.bytes, rows=info.rows, fingerprint=fingerprint)
         done += len(videos)
         progress(done)
-    written = MediaVersion(version=f"v{number}", shards=shards)
-    folder.put(FILE_NAME, pretty(written.model_dump(mode="json")))
+    written = MediaVersion(version=new, shards=shards)
+    folder.put(MEDIA_FILE, pretty(written.model_dump(mode="json")))
     return written
 
 
@@ -101,13 +103,19 @@ def _write_shard(folder: Folder, name: str, videos: list[Placed], row_of: Callab
     tar.close()
 
 
-def _versions(dataset: Dataset) -> list[MediaVersion]:
+def media_versions(dataset: Dataset) -> list[MediaVersion]:
     """The finished versions, oldest first."""
     versions = []
-    for key in dataset.storage.keys(ROOT):
-        if re.fullmatch(rf"{ROOT}/v[1-9][0-9]*/{FILE_NAME}", key):
+    for key in dataset.storage.keys(MEDIA_ROOT):
+        if re.fullmatch(rf"{MEDIA_ROOT}/v[1-9][0-9]*/{MEDIA_FILE}", key):
             try:
                 versions.append(MediaVersion.model_validate_json(dataset.storage.read(key)))
             except ValidationError:
                 raise UserError(f"{dataset.url}/{key} is damaged; remove its folder, and release again") from None
     return sorted(versions, key=lambda version: int(version.version[1:]))
+
+
+def next_version(dataset: Dataset) -> str:
+    """The name of the version to write next; that of a withdrawn one is never given again."""
+    names = [version.version for version in media_versions(dataset)] + list(withdrawn(dataset.storage, MEDIA_ROOT))
+    return f"v{max((int(name[1:]) for name in names), default=0) + 1}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from marathon_pipeline.dataset.reviews import reject_reasons
 from marathon_pipeline.dataset.tables import Tables
 from marathon_pipeline.gates import Gates
+from marathon_pipeline.licences import Licences, SourceRule
 from marathon_pipeline.records import Format, QAPair, Split, Verdict
 from marathon_pipeline.release.files import Folder, Table, Tar
 from marathon_pipeline.release.plan import Placed
@@ -14,6 +15,7 @@ from marathon_pipeline.release.rows import CaptionRow, QARow, VideoRow, caption_
 from marathon_pipeline.taxonomy import Task
 
 _HELD = 1_000  # QA pairs
+SOURCE_LICENCE, MODEL_LICENCE = "source_licence", "model_licence"  # why a text is left out
 
 
 class QAWriter:
@@ -24,8 +26,8 @@ class QAWriter:
     evidence is there to be written first.
     """
 
-    def __init__(self, folder: Folder, task: Task, shards: int, gates: Gates) -> None:
-        self._folder, self._task, self._shards, self._gates = folder, task, shards, gates
+    def __init__(self, folder: Folder, task: Task, shards: int, gates: Gates, licences: Licences) -> None:
+        self._folder, self._task, self._shards, self._gates, self._licences = folder, task, shards, gates, licences
         self._place: tuple[int, int] | None = None
         self._tar: Tar | None = None
         self._table: Table | None = None
@@ -46,6 +48,7 @@ class QAWriter:
             verdict = verdicts.get(pair.qa_id)
             of_gates = ("unverified",) if verdict is None else self._gates.reasons(verdict)
             reasons = (*of_gates, *reject_reasons(pair, place.rejected))
+            reasons += refused(place.rule.qa, self._licences.of_model(pair.binding.annotator).qa)
             self._left_out.update(reasons)
             if verdict is not None and not reasons:
                 self._release(place, qa_row(pair, verdict, video))
@@ -146,14 +149,24 @@ class VideoWriter:
         )
 
 
+def refused(by_source: bool, by_model: bool) -> tuple[str, ...]:
+    """Which licences forbid a text, of those that could allow it."""
+    return (*(() if by_source else (SOURCE_LICENCE,)), *(() if by_model else (MODEL_LICENCE,)))
+
+
 class CaptionWriter:
-    def __init__(self, folder: Folder) -> None:
-        self._table = Table(folder, "captions.parquet", CaptionRow)
+    def __init__(self, folder: Folder, licences: Licences) -> None:
+        self._table, self._licences = Table(folder, "captions.parquet", CaptionRow), licences
+        self._left_out: Counter[str] = Counter()
         self._levels: Counter[Level] = Counter()
         self._annotators: set[str] = set()
 
-    def add(self, tables: Tables, video: VideoRow) -> None:
-        rows = list(caption_rows(tables, video))
+    def add(self, tables: Tables, video: VideoRow, rule: SourceRule) -> None:
+        rows = []
+        for row in caption_rows(tables, video):
+            reasons = refused(rule.captions, self._licences.of_model(row.annotator).captions)
+            self._left_out.update(reasons)
+            rows += [] if reasons else [row]
         self._table.write(rows)
         self._levels.update(row.level for row in rows)
         self._annotators.update(row.annotator for row in rows)
@@ -161,4 +174,5 @@ class CaptionWriter:
     def close(self) -> CaptionSummary:
         self._table.close()
         levels = dict(sorted(self._levels.items()))
-        return CaptionSummary(levels=levels, annotators=tuple(sorted(self._annotators)))
+        left_out = dict(sorted(self._left_out.items()))
+        return CaptionSummary(levels=levels, annotators=tuple(sorted(self._annotators)), left_out=left_out)

@@ -3,16 +3,18 @@
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.reviews import Judged
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.gates import Gates
+from marathon_pipeline.licences import UNRESTRICTED, Licences, SourceRule
 from marathon_pipeline.records import Source, Split, digest
-from marathon_pipeline.release.release_file import FORMAT_VERSION, Release, read_release, release_names
+from marathon_pipeline.release.release_file import FORMAT_VERSION, ROOT, Release, read_release, release_names
 from marathon_pipeline.release.settings import ReleaseSettings
+from marathon_pipeline.release.withdrawn import withdrawn
 from marathon_pipeline.taxonomy import Taxonomy
 
 BUCKETS = 10_000
@@ -28,6 +30,7 @@ class Placed:
     tasks: tuple[str, ...]
     split: Split
     bucket: int
+    rule: SourceRule  # what may be released of it
     rejected: frozenset[Judged] = frozenset()  # by people
 
     def order(self, shards: int) -> tuple[int, int, str]:
@@ -50,12 +53,12 @@ def split_of(source: Source, settings: ReleaseSettings) -> Split:
     return "val" if share >= 1 - settings.val else "train"
 
 
-def place(dataset: Dataset, settings: ReleaseSettings) -> list[Placed]:
-    """Every finished video that nobody asked to take down."""
+def place(dataset: Dataset, settings: ReleaseSettings, licences: Licences = UNRESTRICTED) -> list[Placed]:
+    """Every finished video that nobody asked to take down; of some the licences may let nothing be released."""
     sources, removals, reviews = dataset.sources(), dataset.removals(), dataset.reviews()
     placed = []
     for video in dataset.finished():
-        if video.source_id in removals.ids:
+        if removals.holds("id", video.source_id):
             continue
         if video.source_id not in sources:
             raise UserError(
@@ -64,19 +67,28 @@ def place(dataset: Dataset, settings: ReleaseSettings) -> list[Placed]:
         source = sources[video.source_id]
         if removals.takes(source):
             continue
+        rule = licences.of_source(source.data_source, source.licence, source.url)
         split = split_of(source, settings)
         rejected = reviews.rejected(video.video_id)
-        placed.append(Placed(video.video_id, source, video.tasks, split, bucket(source.source_id), rejected))
+        placed.append(Placed(video.video_id, source, video.tasks, split, bucket(source.source_id), rule, rejected))
     return placed
 
 
-def planned_release(dataset: Dataset, settings: ReleaseSettings, taxonomy: Taxonomy, gates: Gates) -> dict[str, str]:
+def planned_release(
+    dataset: Dataset, settings: ReleaseSettings, taxonomy: Taxonomy, gates: Gates, licences: Licences = UNRESTRICTED
+) -> dict[str, str]:
     """The fingerprint of each part of a release made now: `qa/<task>`, `videos`, `captions`, `media`, `card`."""
-    return planned_parts(dataset, place(dataset, settings), settings, taxonomy, gates)
+    placed = releasable(place(dataset, settings, licences))
+    return planned_parts(dataset, placed, settings, taxonomy, gates, licences)
 
 
 def planned_parts(
-    dataset: Dataset, placed: Iterable[Placed], settings: ReleaseSettings, taxonomy: Taxonomy, gates: Gates
+    dataset: Dataset,
+    placed: Sequence[Placed],
+    settings: ReleaseSettings,
+    taxonomy: Taxonomy,
+    gates: Gates,
+    licences: Licences,
 ) -> dict[str, str]:
     def content(stage: str, owner: str, part: str = "") -> str:
         outcome = dataset.ledger.get(stage, owner, part)
@@ -89,22 +101,33 @@ def planned_parts(
         row = [video.video_id, video.split, video.bucket % settings.shards, shown(video.source)]
         row.append(content("download", video.source.source_id))
         videos.append(row)
-        captions.append([*row, *(content(s, video.video_id) for s in ("caption_clips", "caption_events", "summarize"))])
+        texts = [content(stage, video.video_id) for stage in ("caption_clips", "caption_events", "summarize")]
+        captions.append([*row, video.rule.captions, *texts])
         for task in video.tasks:
             rejected = sorted(judged for judged in video.rejected if judged.task == task)
-            contents = [content(s, video.video_id, task) for s in ("qa", "verify")]
-            qa.setdefault(task, []).append([*row, *contents, *([rejected] if rejected else ())])
-    items = gates.items.model_dump()
+            contents = [content(stage, video.video_id, task) for stage in ("qa", "verify")]
+            qa.setdefault(task, []).append([*row, video.rule.qa, *contents, *([rejected] if rejected else ())])
+    items = [gates.items.model_dump(), [[rule.model, rule.qa] for rule in licences.models]]
     parts = {
         f"qa/{task}": digest([FORMAT_VERSION, taxonomy.task_rules(task), items, rows]) for task, rows in qa.items()
     }
     parts["videos"] = digest([FORMAT_VERSION, videos])
-    parts["captions"] = digest([FORMAT_VERSION, captions])
+    parts["captions"] = digest([FORMAT_VERSION, captions, [[rule.model, rule.captions] for rule in licences.models]])
     templates = {name: template.rendered_rules() for name, template in taxonomy.captions.items()}
-    parts["card"] = digest([FORMAT_VERSION, settings.model_dump(), templates])
-    if settings.media:
-        parts["media"] = digest([FORMAT_VERSION, media_fingerprints(dataset, placed, settings)])
+    parts["card"] = digest([FORMAT_VERSION, settings.model_dump(), templates, licences.model_dump()])
+    if shown_media := with_media(placed, settings):
+        parts["media"] = digest([FORMAT_VERSION, media_fingerprints(dataset, shown_media, settings)])
     return parts
+
+
+def releasable(placed: Iterable[Placed]) -> list[Placed]:
+    """The videos of which something may be released."""
+    return [video for video in placed if video.rule.something]
+
+
+def with_media(placed: Iterable[Placed], settings: ReleaseSettings) -> list[Placed]:
+    """The videos that are released themselves."""
+    return [video for video in placed if settings.media and video.rule.media]
 
 
 def media_fingerprints(dataset: Dataset, placed: Iterable[Placed], settings: ReleaseSettings) -> list[str]:
@@ -136,14 +159,19 @@ def shown(source: Source) -> dict[str, object]:
     return source.model_dump(include={"source_id", "data_source", "url", "licence", "licence_evidence"})
 
 
-def next_revision(dataset: Dataset, base: str, settings: ReleaseSettings, taxonomy: Taxonomy, gates: Gates) -> str:
+def next_revision(
+    dataset: Dataset,
+    base: str,
+    settings: ReleaseSettings,
+    taxonomy: Taxonomy,
+    gates: Gates,
+    licences: Licences = UNRESTRICTED,
+) -> str:
     """`<base>-<n>`: the latest release of that name where it is current, else the one to write next."""
     latest = _latest(dataset, base)
-    if latest is None:
-        return f"{base}-1"
-    number, release = latest
-    current = release.parts == planned_release(dataset, settings, taxonomy, gates)
-    return f"{base}-{number if current else number + 1}"
+    if latest and latest.parts == planned_release(dataset, settings, taxonomy, gates, licences):
+        return latest.name
+    return f"{base}-{max((n for n, _ in _revisions(base, _names_given(dataset))), default=0) + 1}"
 
 
 def revision_before(dataset: Dataset, name: str) -> Release | None:
@@ -151,23 +179,38 @@ def revision_before(dataset: Dataset, name: str) -> Release | None:
     base, _, number = name.rpartition("-")
     if not base or not re.fullmatch("[1-9][0-9]*", number):
         return None
-    found = _latest(dataset, base, int(number))
-    return found[1] if found else None
+    return _latest(dataset, base, int(number))
 
 
-def stale_tasks(dataset: Dataset, base: str, settings: ReleaseSettings, taxonomy: Taxonomy, gates: Gates) -> set[str]:
+def stale_tasks(
+    dataset: Dataset,
+    base: str,
+    settings: ReleaseSettings,
+    taxonomy: Taxonomy,
+    gates: Gates,
+    licences: Licences = UNRESTRICTED,
+) -> set[str]:
     """The tasks whose QA differs from that of the latest `<base>-<n>`; where there is none, all that are finished."""
     latest = _latest(dataset, base)
-    released = latest[1].parts if latest else {}
-    planned = planned_release(dataset, settings, taxonomy, gates)
+    released = latest.parts if latest else {}
+    planned = planned_release(dataset, settings, taxonomy, gates, licences)
     changed = {part for part in released.keys() | planned.keys() if released.get(part) != planned.get(part)}
     return {part.removeprefix("qa/") for part in changed if part.startswith("qa/")}
 
 
-def _latest(dataset: Dataset, base: str, below: float = math.inf) -> tuple[int, Release] | None:
-    pattern = re.compile(rf"{re.escape(base)}-([1-9][0-9]*)")
-    numbers = [int(found[1]) for name in release_names(dataset) if (found := pattern.fullmatch(name))]
-    for number in sorted((number for number in numbers if number < below), reverse=True):
-        if release := read_release(dataset, f"{base}-{number}"):
-            return number, release
+def _latest(dataset: Dataset, base: str, below: float = math.inf) -> Release | None:
+    for number, name in sorted(_revisions(base, release_names(dataset)), reverse=True):
+        if number < below and (release := read_release(dataset, name)):
+            return release
     return None
+
+
+def _revisions(base: str, names: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """`<base>-<n>`, and `<base>-<n>.<m>` that took its place, with n."""
+    pattern = re.compile(rf"{re.escape(base)}-([1-9][0-9]*)(\.[1-9][0-9]*)?")
+    return ((int(found[1]), name) for name in names if (found := pattern.fullmatch(name)))
+
+
+def _names_given(dataset: Dataset) -> Iterator[str]:
+    yield from release_names(dataset)
+    yield from withdrawn(dataset.storage, ROOT)

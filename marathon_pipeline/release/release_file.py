@@ -1,7 +1,7 @@
 """`release.json`: what a release holds, and from what. It is written last: a folder without it is unfinished."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import UserError
+from marathon_pipeline.licences import Allowed, Licences, ModelRule, applied
 from marathon_pipeline.records import Format, Split
 
 FORMAT_VERSION = 2  # of the files of a release; it is part of every fingerprint, so a new one makes all of them stale
@@ -62,6 +63,15 @@ class VideoSummary(_Part):
 class CaptionSummary(_Part):
     levels: dict[Level, int] = {}
     annotators: tuple[str, ...] = ()
+    left_out: dict[str, int] = {}  # captions that are not released, by reason
+
+
+class LicenceSummary(_Part):
+    """By which rules it was decided what is released, each with its evidence; `left_out`: videos without media."""
+
+    sources: tuple[Allowed, ...] = ()
+    models: tuple[ModelRule, ...] = ()  # of those that wrote captions or QA
+    left_out: int = 0
 
 
 class Approval(_Part):
@@ -69,6 +79,15 @@ class Approval(_Part):
 
     broken: tuple[str, ...] = ()
     despite: str = ""
+
+
+class Reissue(_Part):
+    """What a revision took the place of, when sources were taken down, and how much of it went."""
+
+    of: str
+    certificate: str  # of the purge, within the dataset
+    videos: int
+    qa: int
 
 
 class Release(_Part):
@@ -85,6 +104,8 @@ class Release(_Part):
     videos: VideoSummary
     captions: CaptionSummary
     approval: Approval = Approval()
+    licences: LicenceSummary = LicenceSummary()
+    reissue: Reissue | None = None
     templates: dict[str, JsonValue]  # `tasks` by id, `rules`, `captions` by name
     settings: dict[str, JsonValue]
     files: dict[str, FileInfo]  # by path within the release, all but this file
@@ -95,6 +116,16 @@ class Release(_Part):
 
     def dump(self) -> bytes:
         return pretty(self.model_dump(mode="json"))
+
+
+def summary_of(
+    licences: Licences, sources: Iterable[tuple[str, str, str]], annotators: Iterable[str]
+) -> LicenceSummary:
+    """sources: collection, licence and URL of each video. annotators: who wrote what is released."""
+    found = applied(licences, sources)
+    rules = {licences.of_model(annotator): None for annotator in annotators}
+    left_out = sum(each.videos for each in found if not each.rule.media)
+    return LicenceSummary(sources=found, models=tuple(rules), left_out=left_out)
 
 
 def folder_of(name: str) -> str:

@@ -14,7 +14,7 @@ class ReleaseSettings(BaseModel):
     media_shards: int = Field(default=1, ge=1, lt=10_000)  # per split; far over 1 GB each, and readers wait
     val: float = Field(default=0.0, ge=0, le=1)  # shares of the sources; else training is judged on its own data
     test: float = Field(default=0.0, ge=0, le=1)
-    media: bool = True  # off where the videos' licences forbid a copy: the release then names URLs only
+    media: bool = True  # off: URLs only; on, of those videos whose licences allow a copy
 
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> Self:

@@ -12,15 +12,17 @@ from pydantic import JsonValue
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.gates import Gates
+from marathon_pipeline.licences import UNRESTRICTED, Licences
 from marathon_pipeline.records import QAPair, Verdict, Video
 from marathon_pipeline.release.card import render_card
 from marathon_pipeline.release.croissant import describe
 from marathon_pipeline.release.files import Folder, intact
 from marathon_pipeline.release.media import write_media
 from marathon_pipeline.release.parts import CaptionWriter, QAWriter, VideoWriter
-from marathon_pipeline.release.plan import Placed, place, planned_parts
+from marathon_pipeline.release.plan import Placed, place, planned_parts, releasable, with_media
 from marathon_pipeline.release.release_file import (
     FILE_NAME,
+    ROOT,
     Approval,
     CaptionSummary,
     Release,
@@ -30,9 +32,11 @@ from marathon_pipeline.release.release_file import (
     publishable,
     read_release,
     release_names,
+    summary_of,
 )
 from marathon_pipeline.release.rows import VideoRow, video_row
 from marathon_pipeline.release.settings import ReleaseSettings
+from marathon_pipeline.release.withdrawn import withdrawn
 from marathon_pipeline.taxonomy import Taxonomy
 
 Progress = Callable[[str, int, int], None]  # "media" or "qa", videos done, videos in all
@@ -57,12 +61,13 @@ def write_release(
     settings: ReleaseSettings,
     taxonomy: Taxonomy,
     gates: Gates,
+    licences: Licences = UNRESTRICTED,
     *,
     approve: Callable[[], Approval] = Approval,
     content: Mapping[str, object] | None = None,
     progress: Progress | None = None,
 ) -> ReleaseInfo:
-    """Write release `name` of all that is finished and passes the gates for items.
+    """Write release `name` of all that is finished, passes the gates for items, and may be passed on.
 
     approve: asked once, before anything is written; raises UserError where the dataset may not be released.
 
@@ -74,19 +79,25 @@ def write_release(
         raise UserError(
             f"release name {name!r}: use up to 100 letters, digits, '.', '_' and '-', a letter or digit first"
         )
-    placed = place(dataset, settings)
-    parts = planned_parts(dataset, placed, settings, taxonomy, gates)
+    finished = place(dataset, settings, licences)
+    placed = releasable(finished)
+    parts = planned_parts(dataset, placed, settings, taxonomy, gates, licences)
     if existing := read_release(dataset, name):
         if existing.parts != parts:
             raise UserError(f"release {name} holds other content and releases never change; choose another name")
         return _info(dataset, existing, unchanged=True)
+    if gone := withdrawn(dataset.storage, ROOT).get(name):
+        instead = f"; {gone.replaced_by} took its place" if gone.replaced_by else ""
+        raise UserError(f"release {name} was withdrawn ({gone.why}){instead}; choose another name")
+    if finished and not placed:
+        raise UserError(f"{dataset.url}: no licence lets anything be released; see docs/licences.md")
     if not placed:
         raise UserError(f"{dataset.url}: no video is finished, so there is nothing to release; run its job first")
     approval = approve()
     try:
         with tempfile.TemporaryDirectory(prefix="release-", dir=dataset.storage.scratch()) as scratch:
             writer = _Writer(
-                dataset, name, settings, taxonomy, gates, placed, parts, Path(scratch), progress or _silent
+                dataset, name, settings, taxonomy, gates, licences, finished, parts, Path(scratch), progress or _silent
             )
             return _info(dataset, writer.write(publishable(content or {}), approval), unchanged=False)
     except pa.ArrowException as error:
@@ -105,14 +116,15 @@ class _Writer:
         settings: ReleaseSettings,
         taxonomy: Taxonomy,
         gates: Gates,
-        placed: list[Placed],
+        licences: Licences,
+        finished: list[Placed],
         parts: dict[str, str],
         scratch: Path,
         progress: Progress,
     ) -> None:
         self._dataset, self._name, self._settings, self._taxonomy = dataset, name, settings, taxonomy
-        self._gates = gates
-        self._placed, self._parts, self._scratch, self._progress = placed, parts, scratch, progress
+        self._gates, self._licences, self._finished = gates, licences, finished
+        self._placed, self._parts, self._scratch, self._progress = releasable(finished), parts, scratch, progress
         self._folder = Folder(dataset.storage, folder_of(name), scratch)
 
     def write(self, content: dict[str, JsonValue], approval: Approval) -> Release:
@@ -121,13 +133,16 @@ class _Writer:
         kept = {part: release for part in self._parts if (release := self._copied(part, before))}
         tasks, videos, captions = self._written(kept)
         if not any(task.qa for task in tasks.values()):
-            raise UserError(f"{self._dataset.url}: every QA pair is rejected, so there is nothing to release; audit it")
+            why = "every QA pair is rejected, or its licences forbid it"
+            raise UserError(f"{self._dataset.url}: {why}, so there is nothing to release; audit it")
+        annotators = sorted({*captions.annotators, *(a for task in tasks.values() for a in task.annotators)})
+        described = [(p.source.data_source, p.source.licence, p.source.url) for p in self._finished]
         total = len(self._placed)
         media = None
-        if self._settings.media:
+        if shown := with_media(self._placed, self._settings):
             media = write_media(
                 self._dataset,
-                self._placed,
+                shown,
                 self._settings,
                 self._scratch,
                 self._row_of,
@@ -137,18 +152,20 @@ class _Writer:
             name=self._name,
             title=self._settings.title,
             licence=self._settings.licence,
-            annotators=tuple(sorted({*captions.annotators, *(a for task in tasks.values() for a in task.annotators)})),
+            annotators=tuple(annotators),
             media=media.version if media else "",
             parts=self._parts,
             tasks=tasks,
             videos=videos,
             captions=captions,
             approval=approval,
+            licences=summary_of(self._licences, described, annotators),
             templates=_templates(self._taxonomy, tasks),
             settings={
                 "content": content,
                 "release": self._settings.model_dump(mode="json"),
                 "gates": self._gates.model_dump(mode="json", exclude_none=True),
+                "licences": self._licences.model_dump(mode="json", exclude_none=True),
             },
             files=self._folder.files,
         )
@@ -175,19 +192,19 @@ class _Writer:
         """Write what no earlier release holds, in one pass over the videos."""
         shards, tables = self._settings.shards, self._dataset.tables
         qa = {
-            task: QAWriter(self._folder, self._taxonomy.task(task), shards, self._gates)
+            task: QAWriter(self._folder, self._taxonomy.task(task), shards, self._gates, self._licences)
             for part in self._parts
             if (task := part.removeprefix("qa/")) != part and part not in kept
         }
         videos = None if "videos" in kept else VideoWriter(self._folder)
-        captions = None if "captions" in kept else CaptionWriter(self._folder)
+        captions = None if "captions" in kept else CaptionWriter(self._folder, self._licences)
         if qa or videos or captions:
             for done, place in enumerate(sorted(self._placed, key=lambda video: video.order(shards)), start=1):
                 row = self._row_of(place)
                 if videos:
                     videos.add(row)
                 if captions:
-                    captions.add(tables, row)
+                    captions.add(tables, row, place.rule)
                 if wanted := [qa[task] for task in place.tasks if task in qa]:
                     pairs = tables.read_written(QAPair, place.video_id)
                     verdicts = {verdict.qa_id: verdict for verdict in tables.read_written(Verdict, place.video_id)}

@@ -1,0 +1,247 @@
+"""Where a dataset names a source: in the names of its files, and in all that can be read in them.
+
+A source is found by its ids, its URL in any spelling of scheme and host, and by hashes that nothing else has. An id
+that could be a word or a number of something else ("away", "v1") counts only where a field says that it is an id.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import re
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from itertools import pairwise
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from marathon_pipeline.dataset.storage import Storage
+
+PART = r"(?:_[0-9]{8,}-[0-9]{8,})?"  # what an id of a part of a source ends in (see the stage `download`)
+PICTURES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".jpg", ".png"})  # pictures: no text to be found in them
+_HEX = re.compile(rb"(?<![0-9a-fA-F])[0-9a-f]{16,64}(?![0-9a-fA-F])")
+_LONGEST_HASH = 64
+_ID_FIELD = r"(?:[a-z_]*_id|id|owner|videos?|source|__key__)"
+
+
+class Names:
+    """What is looked for. `hashes`: of 16 to 64 hex digits, of frames, contents, requests and texts."""
+
+    def __init__(self, ids: Iterable[str], urls: Iterable[str] = (), hashes: Iterable[str] = ()) -> None:
+        self.ids, self.urls, self.hashes = frozenset(ids), frozenset(urls) - {""}, frozenset(hashes)
+
+    def is_id(self, text: str) -> bool:
+        """Whether it is one of the ids, or that of a part of one."""
+        return self._whole(text) in self.ids
+
+    def owner(self, key: str) -> str:
+        """Whose a file, or a folder above it, is by its name: one of the ids, or nothing."""
+        for folder, name in pairwise(key.split("/")):
+            stem = name.partition(".")[0]
+            placed = hashlib.sha256(stem.encode()).hexdigest()[:2] == folder  # as all of a dataset's own files are
+            if self.is_id(stem) and (placed or _is_strong(stem)):
+                return self._whole(stem)
+        return ""
+
+    def is_file(self, key: str) -> bool:
+        return bool(self.owner(key))
+
+    def _whole(self, id: str) -> str:
+        return id if id in self.ids else re.sub(PART + "$", "", id)
+
+    def in_text(self, text: bytes) -> bool:
+        if self._pattern and pc.match_substring_regex(pa.array([text], pa.large_binary()), self._pattern)[0].as_py():
+            return True
+        return bool(self.hashes) and any(found.decode() in self.hashes for found in _HEX.findall(text))
+
+    def in_values(self, field: str, values: pa.Array) -> bool:
+        """Whether a column of texts holds any."""
+        values = pc.unique(values).drop_null()
+        if self._strong and _any(pc.match_substring_regex(values, self._strong)):
+            return True
+        weak = self._weak_value if re.fullmatch(_ID_FIELD, field) else ""
+        if weak and _any(pc.match_substring_regex(values, weak)):
+            return True
+        if not self.hashes:
+            return False
+        short = values.filter(pc.less_equal(pc.utf8_length(values), _LONGEST_HASH))
+        return _any(pc.is_in(short.cast(pa.string()), value_set=self._hash_set))
+
+    @cached_property
+    def _hash_set(self) -> pa.Array:
+        return pa.array(sorted(self.hashes), pa.string())
+
+    @cached_property
+    def _strong(self) -> str:
+        """Ids that are nothing else, and URLs, wherever they stand."""
+        parts = []
+        if strong := [re.escape(id) for id in sorted(self.ids) if _is_strong(id)]:
+            parts.append(rf"(?:^|[^0-9A-Za-z_-])(?:{'|'.join(strong)}){PART}(?:[^0-9A-Za-z_-]|$)")
+        for url in sorted(self.urls):
+            parts.append(_pattern_of_url(url))
+        return "|".join(parts)
+
+    @cached_property
+    def _weak(self) -> str:
+        return "|".join(re.escape(id) for id in sorted(self.ids) if not _is_strong(id))
+
+    @cached_property
+    def _weak_value(self) -> str:
+        return rf"^(?:{self._weak}){PART}$" if self._weak else ""
+
+    @cached_property
+    def _pattern(self) -> str:
+        """Of both, in JSON or any other text."""
+        field = rf'"{_ID_FIELD}": ?(?:\[(?:"[^"]*", ?)*)?"(?:{self._weak}){PART}"'
+        return "|".join(each for each in (self._strong, field if self._weak else "") if each)
+
+
+def _is_strong(id: str) -> bool:
+    return len(id) >= 6 and re.search("[0-9_-]", id) is not None
+
+
+def _pattern_of_url(url: str) -> str:
+    """Of a canonical URL, whatever its scheme and whether `www.` stands before its host; of a YouTube video, its id."""
+    if video := re.fullmatch(r"https://www\.youtube\.com/watch\?v=([0-9A-Za-z_-]{11})", url):
+        return rf"[/=]{re.escape(video[1])}(?:[^0-9A-Za-z_-]|$)"
+    tail = re.sub(r"^https?://(?:www\.)?", "", url)
+    return rf"(?:^|[/.]){re.escape(tail)}(?:[^0-9A-Za-z_/.-]|[.](?:[^0-9A-Za-z]|$)|$)"
+
+
+def named_in(storage: Storage, key: str, names: Names) -> bool:
+    """Whether a file holds any of the names, in clear, compressed or packed."""
+    with storage.local_file(key) as path, path.open("rb") as file:
+        try:
+            return _named(PurePosixPath(key).name, file, names)
+        except (pa.ArrowException, tarfile.TarError, OSError):  # damaged: as it lies there
+            file.seek(0)
+            return names.in_text(file.read())
+
+
+def _named(name: str, file: IO[bytes], names: Names) -> bool:
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix == ".tar":
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            return any(
+                names.is_file(f"tar/{member.name}")
+                or (member.isfile() and _named(member.name, tar.extractfile(member) or io.BytesIO(), names))
+                for member in tar
+            )
+    if suffix in PICTURES:
+        return False
+    if suffix == ".parquet":
+        return _named_in_parquet(file, names)
+    data = file.read()
+    if suffix == ".gz":
+        return _named(PurePosixPath(name).stem, io.BytesIO(unpacked(data)), names)
+    return names.in_text(data)
+
+
+def unpacked(data: bytes) -> bytes:
+    """What a gzip file holds; of a damaged one, what can be read of it."""
+    reader = zlib.decompressobj(wbits=31)
+    try:
+        return reader.decompress(data)
+    except zlib.error:
+        return b""
+
+
+def _named_in_parquet(file: IO[bytes], names: Names) -> bool:
+    parquet = pq.ParquetFile(file, pre_buffer=False)
+    metadata = parquet.schema_arrow.metadata or {}
+    if any(names.in_text(value) for value in metadata.values()):
+        return True
+    return any(
+        names.in_values(field, values)
+        for batch in parquet.iter_batches(use_threads=False)
+        for column, field in zip(batch.columns, batch.schema.names, strict=True)
+        for field, values in _texts(field, column)
+    )
+
+
+def _texts(field: str, array: pa.Array) -> Iterator[tuple[str, pa.Array]]:
+    """The columns of texts in a column, however deep."""
+    kind = array.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        yield field, array
+    elif pa.types.is_dictionary(kind):
+        yield from _texts(field, array.dictionary)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        yield from _texts(field, array.flatten())
+    elif pa.types.is_struct(kind):
+        for part, values in zip(kind, array.flatten(), strict=True):
+            yield from _texts(part.name, values)
+
+
+def scrubbed(key: str, data: bytes, names: Names) -> bytes:
+    """A file without what it says of the names: without those lines, rows, or members of lists; empty where nothing is
+    left, or where it is of no such kind."""
+    path = PurePosixPath(key)
+    if path.suffix == ".gz":
+        inner = scrubbed(key.removesuffix(".gz"), unpacked(data), names)
+        return gzip.compress(inner, mtime=0) if inner else b""
+    if path.suffix in (".jsonl", ".csv"):
+        return b"".join(line for line in data.splitlines(keepends=True) if not names.in_text(line))
+    if path.suffix == ".json":
+        try:
+            left = _pruned(json.loads(data), names)
+        except ValueError:
+            return b""
+        return b"" if left is None else (json.dumps(left, indent=1, ensure_ascii=False) + "\n").encode()
+    if path.suffix == ".parquet":
+        return _scrubbed_parquet(data, names)
+    return b""
+
+
+def _scrubbed_parquet(data: bytes, names: Names) -> bytes:
+    table = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
+    kept = [not names.in_text(json.dumps(row, ensure_ascii=False, default=str).encode()) for row in table.to_pylist()]
+    if not any(kept):
+        return b""
+    buffer = io.BytesIO()
+    pq.write_table(table.filter(pa.array(kept)).replace_schema_metadata(None), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _pruned(value: Any, names: Names, field: str = "") -> Any:
+    """A JSON value without the objects that name one; None where it does so itself. field: that it stands in."""
+
+    def says(own: object, field: str) -> bool:
+        return isinstance(own, str) and names.in_text(json.dumps({field: own}, ensure_ascii=False).encode())
+
+    if isinstance(value, dict):
+        if any(says(own, name) for name, own in value.items()):
+            return None
+        left = {name: _pruned(own, names, name) for name, own in value.items() if not says(name, "id")}
+        return {name: own for name, own in left.items() if own is not None or value[name] is None}
+    if isinstance(value, list):
+        members = ((own, None if says(own, field) else _pruned(own, names, field)) for own in value)
+        return [left for own, left in members if left is not None or own is None]
+    return value
+
+
+def _any(mask: pa.Array) -> bool:
+    return bool(pc.any(mask).as_py())
+
+
+def column(storage: Storage, key: str, name: str) -> pa.ChunkedArray:
+    """A column of texts of a Parquet file; nothing of a damaged one."""
+    try:
+        file = pq.ParquetFile(pa.BufferReader(storage.read(key)), pre_buffer=False)
+        return file.read([name], use_threads=False)[name]
+    except (pa.ArrowException, OSError):
+        return pa.chunked_array([], pa.string())
+
+
+def rows_in(storage: Storage, key: str) -> int:
+    """The number of rows of a Parquet file; 0 of a damaged one."""
+    try:
+        return int(pq.read_metadata(pa.BufferReader(storage.read(key))).num_rows)
+    except (pa.ArrowException, OSError):
+        return 0

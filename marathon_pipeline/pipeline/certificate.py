@@ -1,0 +1,107 @@
+"""The papers of a purge: the order, which lasts until it is carried out, and the certificate, which stays."""
+
+import re
+from collections.abc import Iterable
+
+from pydantic import BaseModel, ConfigDict
+
+from marathon_pipeline.dataset.storage import Storage
+
+ORDERS, CERTIFICATES = "purging", "certificates"
+OUTSIDE = (
+    "exports of releases that lie outside the dataset",
+    "features and other caches that a trainer made of the media",
+    "batch files outside the dataset, and copies of requests that a provider of models keeps",
+    "published or mirrored copies of releases, and models that were trained on them",
+    "reviews and reports that were exported or sent on",
+    "backups and earlier versions that the storage itself keeps, and the local files that a manifest names",
+)
+
+
+class _Paper(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Target(_Paper):
+    """A source that is to go, and what it goes by, in clear."""
+
+    source_id: str
+    videos: tuple[str, ...]
+    url: str
+    path: str
+    contents: tuple[str, ...]
+    files: int
+
+
+class Removed(_Paper):
+    sources: int
+    videos: int
+    files: dict[str, int]  # by folder, those that are one source's or video's
+    rows: dict[str, int]  # by table
+    ledger: int  # lines
+    bytes: int
+
+
+class Order(_Paper):
+    """`hashes`: of its frames that no other video has, of its questions, and of requests to served models."""
+
+    number: int
+    entries: tuple[str, ...]  # of the removal list
+    targets: tuple[Target, ...]
+    frames: tuple[str, ...]
+    questions: tuple[str, ...]
+    requests: tuple[str, ...]
+    found: Removed
+
+    @property
+    def key(self) -> str:
+        return f"{ORDERS}/{self.number:06d}.json"
+
+    @property
+    def certificate(self) -> str:
+        return f"{CERTIFICATES}/{self.number:06d}.json"
+
+    @property
+    def source_ids(self) -> frozenset[str]:
+        return frozenset(target.source_id for target in self.targets)
+
+
+class Searched(_Paper):
+    """Where was looked afterwards, and for how many names of each kind. `pictures`: files looked at by name alone."""
+
+    files: dict[str, int]  # by folder
+    pictures: int
+    ids: int
+    urls: int
+    contents: int
+    frames: int
+    questions: int
+
+
+class Certificate(_Paper):
+    """What was removed, and that nothing was found afterwards. It names sources by the keyed hashes of the list."""
+
+    number: int
+    entries: tuple[str, ...]
+    sources: tuple[str, ...]
+    removed: Removed
+    releases: dict[str, str]  # withdrawn ones, and what took their places
+    media: dict[str, str]
+    searched: Searched
+    found: int
+    outside: tuple[str, ...] = OUTSIDE
+
+
+def open_orders(storage: Storage) -> list[Order]:
+    return [Order.model_validate_json(storage.read(key)) for key in storage.keys(ORDERS)]
+
+
+def certified(storage: Storage) -> set[str]:
+    """The entries of the removal list that have a certificate."""
+    found = (Certificate.model_validate_json(storage.read(key)) for key in storage.keys(CERTIFICATES))
+    return {entry for certificate in found for entry in certificate.entries}
+
+
+def next_number(storage: Storage) -> int:
+    keys: Iterable[str] = [*storage.keys(ORDERS), *storage.keys(CERTIFICATES)]
+    return max((int(found[1]) for key in keys if (found := re.search(r"/(\d+)\.json$", key))), default=0) + 1

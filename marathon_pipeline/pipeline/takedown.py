@@ -1,0 +1,293 @@
+"""How a purge is carried out.
+
+What is to go is written down first, in an order: so whoever is killed half way, the next one ends it the same. Then it
+goes, the releases that hold it are issued anew, and all that is left is searched for it. Last of all a certificate
+takes the order's place.
+"""
+
+import contextlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from marathon_pipeline.annotators.served.batch import INDEX
+from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.dataset.removals import FOLDER as REMOVALS
+from marathon_pipeline.dataset.removals import KEY as REMOVALS_KEY
+from marathon_pipeline.dataset.removals import Removals
+from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.dataset.traces import PICTURES, Names, column, named_in, rows_in, scrubbed
+from marathon_pipeline.errors import Failed
+from marathon_pipeline.pipeline.certificate import (
+    CERTIFICATES,
+    ORDERS,
+    Certificate,
+    Order,
+    Removed,
+    Searched,
+    Target,
+    next_number,
+)
+from marathon_pipeline.records import QAPair, Signals, Source, Video
+from marathon_pipeline.release.media import MEDIA_ROOT
+from marathon_pipeline.release.reissue import reissue, released_questions
+from marathon_pipeline.release.release_file import ROOT as RELEASES
+from marathon_pipeline.release.withdrawn import withdrawn
+from marathon_pipeline.sources.identity import SourceError, canonical_url
+
+# By the first part of a key. All else below a dataset, whoever put it there, is gone through: a file that is a source's
+# by its name goes; of one that several share, the lines, rows and objects that name the source do.
+_SILENT = ("dataset.json", REMOVALS_KEY, REMOVALS, CERTIFICATES, ORDERS, "lease")  # say nothing of a source in clear
+_SEEN_TO = ("ledger", "sources.parquet", "job.yaml", RELEASES, MEDIA_ROOT)  # by functions of their own
+_ONE_EACH = ("tables", "journal", "proxies", "originals", ".scratch", ".partial")  # a file is of one video
+_MADE_AGAIN = ("audit",)  # shows pictures and texts; the next run writes it anew
+
+
+@dataclass(frozen=True)
+class Purged:
+    """An order that was carried out. `left`: files that name a source all the same; then it has no certificate."""
+
+    order: Order
+    replaced: tuple[tuple[str, str], ...]  # releases and media that were withdrawn, and what took their places
+    left: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "; ".join(self.lines())
+
+    def lines(self) -> Iterator[str]:
+        for target in self.order.targets:
+            videos = f", videos {', '.join(target.videos)}" if target.videos else ""
+            yield f"removed {target.source_id}{videos}: {target.files} files"
+        for before, now in self.replaced:
+            yield f"withdrew {before}, " + (f"reissued as {now}" if now else "of which nothing is left")
+        if self.left:
+            more = f" and {len(self.left) - 3} more" if len(self.left) > 3 else ""
+            yield f"still named in {', '.join(self.left[:3])}{more}: remove these, and purge again"
+        else:
+            yield f"certificate {self.order.certificate}: nothing of it was found afterwards"
+
+
+def contents_of(dataset: Dataset, source: Source) -> tuple[str, ...]:
+    """The sha256 of a source's file, as far as it is known."""
+    videos = _rows_of(dataset, source.source_id)
+    return tuple(sorted({source.sha256, *(video.sha256 for video in videos)} - {""}))
+
+
+def _rows_of(dataset: Dataset, source_id: str) -> list[Video]:
+    try:
+        return dataset.tables.read(Video, source_id)
+    except Failed:  # damaged: it goes all the same
+        return []
+
+
+def write_order(dataset: Dataset, removals: Removals, source_ids: Sequence[str], entries: Iterable[str]) -> Order:
+    """Write down what is to go, for as long as it is all there. entries: of the list, that this sees to besides."""
+    storage, sources = dataset.storage, dataset.sources()
+    videos = {source_id: _videos_of(dataset, source_id) for source_id in source_ids}
+    owners = {owner: source_id for source_id in source_ids for owner in (*videos[source_id], source_id)}
+    names = Names(owners)
+    own = {key: folder for key in storage.keys("") if (folder := _folder_of_own(key, names))}
+    by_source = Counter(owners[names.owner(key)] for key in own)
+    targets = []
+    for source_id in source_ids:
+        source = sources.get(source_id, Source(source_id=source_id))
+        target = Target(
+            source_id=source_id,
+            videos=videos[source_id],
+            url=source.url,
+            path=source.path,
+            contents=contents_of(dataset, source),
+            files=by_source[source_id],
+        )
+        removals.add(source_id, ids=target.videos, url=target.url, contents=target.contents)
+        targets.append(target)
+    rows: Counter[str] = Counter()
+    for key, folder in own.items():
+        if key.endswith(".parquet"):
+            rows[folder.removeprefix("tables/")] += rows_in(storage, key)
+    order = Order(
+        number=next_number(storage),
+        entries=tuple(sorted({*entries, *(removals.entry(source_id) for source_id in source_ids)})),
+        targets=tuple(targets),
+        frames=_frames_of(storage, own),
+        questions=tuple(sorted(_questions_of(storage, own, source_ids))),
+        requests=tuple(sorted(_requests_of(storage, names))),
+        found=Removed(
+            sources=len(targets),
+            videos=sum(len(target.videos) for target in targets),
+            files=dict(sorted(Counter(own.values()).items())),
+            rows=dict(sorted(rows.items())),
+            ledger=sum(outcome.video_id in owners for outcome in dataset.ledger),
+            bytes=sum(storage.size(key) for key in own),
+        ),
+    )
+    storage.write(order.key, order.model_dump_json(indent=1).encode())
+    return order
+
+
+def clear(dataset: Dataset, order: Order) -> None:
+    """Remove an order's sources from all but the releases. Nobody works on them; on others, somebody may."""
+    storage, names = dataset.storage, names_of(order)
+    for key in storage.keys(""):
+        top = key.split("/")[0]
+        if top in _MADE_AGAIN or _folder_of_own(key, names):
+            storage.remove(key)
+        elif top not in (*_SILENT, *_SEEN_TO, *_ONE_EACH) and named_in(storage, key, names):
+            left = scrubbed(key, storage.read(key), names) if not key.endswith(INDEX) else b""
+            storage.write(key, left) if left else storage.remove(key)
+    for source_id in order.source_ids:  # an id that could be a word is only found by its place
+        for part in storage.partial().glob(f"{source_id}.*"):
+            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+    dataset.ledger.forget(*(owner for target in order.targets for owner in (target.source_id, *target.videos)))
+    sources = dataset.sources()
+    if order.source_ids & sources.keys():
+        dataset.write_sources(source for id, source in sources.items() if id not in order.source_ids)
+    _clear_job(storage, order)
+
+
+def carry_out(dataset: Dataset, order: Order) -> Purged:
+    """Bring an order to its end. The caller holds the lease, and nobody works."""
+    storage = dataset.storage
+    storage.empty_scratch()
+    storage.remove_torn()
+    clear(dataset, order)
+    reissue(dataset, order.source_ids, order.certificate)
+    releases, media = (_withdrawn_by(storage, root, order) for root in (RELEASES, MEDIA_ROOT))
+    replaced = tuple(
+        (f"{root}/{old}", new and f"{root}/{new}")
+        for root, found in ((RELEASES, releases), (MEDIA_ROOT, media))
+        for old, new in found.items()
+    )
+    searched, left = _search(storage, order)
+    if left:
+        return Purged(order, replaced, left)
+    removals = dataset.removals()
+    certificate = Certificate(
+        number=order.number,
+        entries=order.entries,
+        sources=tuple(sorted(removals.entry(source_id) for source_id in order.source_ids)),
+        removed=order.found,
+        releases=releases,
+        media=media,
+        searched=searched,
+        found=0,
+    )
+    storage.write(order.certificate, certificate.model_dump_json(indent=1).encode())
+    storage.remove(order.key)
+    storage.remove_empty_folders()
+    return Purged(order, replaced)
+
+
+def _withdrawn_by(storage: Storage, root: str, order: Order) -> dict[str, str]:
+    notes = withdrawn(storage, root).items()
+    return {name: note.replaced_by for name, note in notes if note.certificate == order.certificate}
+
+
+def names_of(order: Order) -> Names:
+    hashes = {*order.frames, *order.questions, *order.requests, *(c for t in order.targets for c in t.contents)}
+    ids = {id for target in order.targets for id in (target.source_id, *target.videos)}
+    return Names(ids, (target.url for target in order.targets), hashes)
+
+
+def _search(storage: Storage, order: Order) -> tuple[Searched, tuple[str, ...]]:
+    """Look through all files of a dataset for what was removed; the files that name it."""
+    names = names_of(order)
+    files: Counter[str] = Counter()
+    pictures = 0
+    left = []
+    for key in storage.keys(""):
+        if key == order.certificate or key.startswith(f"{ORDERS}/"):
+            continue
+        files[key.split("/")[0]] += 1
+        pictures += PurePosixPath(key).suffix in PICTURES
+        if names.is_file(key) or named_in(storage, key, names):
+            left.append(key)
+    searched = Searched(
+        files=dict(sorted(files.items())),
+        pictures=pictures,
+        ids=len(names.ids),
+        urls=len(names.urls),
+        contents=sum(len(target.contents) for target in order.targets),
+        frames=len(order.frames),
+        questions=len(order.questions),
+    )
+    return searched, tuple(left)
+
+
+def _videos_of(dataset: Dataset, source_id: str) -> tuple[str, ...]:
+    """By the table and by the ledger: what was just fetched is not on record."""
+    known = dataset.ledger.get("download", source_id)
+    rows = _rows_of(dataset, source_id)
+    return tuple(sorted({*(row.video_id for row in rows), *(known.videos if known else ())}))
+
+
+def _folder_of_own(key: str, names: Names) -> str:
+    """The folder of a file that is a source's by its name; empty where it is not."""
+    first, *rest = key.split("/")
+    if first in (*_SILENT, *_SEEN_TO) or not names.is_file(key):
+        return ""
+    return f"{first}/{rest[0]}" if first == "tables" else first
+
+
+def _frames_of(storage: Storage, own: Iterable[str]) -> tuple[str, ...]:
+    """The hashes of frames that no other video has."""
+    folder = f"tables/{Signals.table}"
+    of_it = {key for key in own if key.startswith(f"{folder}/")}
+    frames = pa.array(sorted({hash for key in of_it for hash in column(storage, key, "frame_hash").to_pylist()}))
+    if not of_it:
+        return ()
+    for key in storage.keys(folder):
+        if key not in of_it and len(frames):
+            frames = frames.filter(pc.invert(pc.is_in(frames, value_set=column(storage, key, "frame_hash"))))
+    return tuple(frames.to_pylist())
+
+
+def _questions_of(storage: Storage, own: Iterable[str], source_ids: Sequence[str]) -> set[str]:
+    """The ids of the questions about the sources: of those that stand now, and of those in releases."""
+    tables = (key for key in own if key.startswith(f"tables/{QAPair.table}/"))
+    now = {qa_id for key in tables for qa_id in column(storage, key, "qa_id").to_pylist()}
+    return now | released_questions(storage, frozenset(source_ids))
+
+
+def _requests_of(storage: Storage, names: Names) -> Iterator[str]:
+    """The hashes of requests that lie in batch files below the dataset: they carry nothing else of whom they are of."""
+    for key in storage.keys(""):
+        for line in storage.read(key).splitlines() if key.endswith(INDEX) else ():
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                indexed = json.loads(line)
+                if names.is_id(indexed["owner"]):
+                    yield indexed["request"]
+
+
+def _clear_job(storage: Storage, order: Order) -> None:
+    """Take the sources out of the inputs of the job that lies beside the dataset."""
+    try:
+        job = yaml.safe_load(storage.read("job.yaml"))
+        inputs = tuple(job["inputs"])
+    except (FileNotFoundError, yaml.YAMLError, KeyError, TypeError):
+        return
+    gone = (Source(source_id=target.source_id, url=target.url, path=target.path) for target in order.targets)
+    left = inputs_left(inputs, gone)
+    if left != inputs:
+        job["inputs"] = list(left)
+        storage.write("job.yaml", yaml.safe_dump(job, sort_keys=False, allow_unicode=True).encode())
+
+
+def inputs_left(inputs: Iterable[str], purged: Iterable[Source]) -> tuple[str, ...]:
+    """The inputs of a job without those that are a purged source's URL or file: nothing of the dataset names it."""
+    gone = {text for source in purged for text in (source.url, source.path) if text}
+    return tuple(text for text in inputs if _place(text) not in gone)
+
+
+def _place(text: str) -> str:
+    try:
+        return canonical_url(text)
+    except SourceError:
+        return str(Path(text).absolute())

@@ -1,0 +1,351 @@
+"""Withdraw what holds a purged source, and issue it anew without.
+
+A release never changes, so one that may no longer stand goes: a new revision takes its place, and a note that says so
+its folder. The revision is made from the withdrawn files alone, so that it holds nothing newer: files without a row of
+the source keep their bytes, the others lose its rows.
+"""
+
+import json
+import re
+import tarfile
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, groupby
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.licences import Licences
+from marathon_pipeline.records import digest
+from marathon_pipeline.release.card import render_card
+from marathon_pipeline.release.croissant import describe
+from marathon_pipeline.release.files import Folder, Tar, put_table
+from marathon_pipeline.release.media import MEDIA_FILE, MEDIA_ROOT, MediaVersion, Shard, media_versions, next_version
+from marathon_pipeline.release.parts import VideoWriter
+from marathon_pipeline.release.plan import SPLITS
+from marathon_pipeline.release.release_file import (
+    FILE_NAME,
+    ROOT,
+    CaptionSummary,
+    FileInfo,
+    LicenceSummary,
+    Reissue,
+    Release,
+    TaskSummary,
+    VideoSummary,
+    folder_of,
+    pretty,
+    read_release,
+    release_names,
+    summary_of,
+)
+from marathon_pipeline.release.rows import VideoRow
+from marathon_pipeline.release.withdrawn import FILE_NAME as WITHDRAWN
+from marathon_pipeline.release.withdrawn import Withdrawn, withdrawn
+
+
+def released_sources(storage: Storage) -> set[str]:
+    """The ids of all sources that a release holds."""
+    found: set[str] = set()
+    for key in storage.keys(ROOT):
+        if re.fullmatch(rf"{ROOT}/[^/]+/videos\.parquet", key):
+            found |= set(_read(storage, key, ["source_id"])["source_id"].to_pylist())
+    return found
+
+
+def released_questions(storage: Storage, source_ids: frozenset[str]) -> set[str]:
+    """The ids of all questions about sources that a release holds."""
+    found: set[str] = set()
+    for key in storage.keys(ROOT) if source_ids else ():
+        if re.fullmatch(rf"{ROOT}/[^/]+/qa/[^/]+/[^/]+\.parquet", key):
+            table = _read(storage, key, ["source_id", "qa_id"])
+            found |= set(table.filter(_among(table["source_id"], source_ids))["qa_id"].to_pylist())
+    return found
+
+
+def reissue(dataset: Dataset, source_ids: Iterable[str], certificate: str) -> None:
+    """Withdraw and reissue every release and every version of the media that holds one of the sources.
+
+    certificate: the key of the file that says why. Killed anywhere and called again, it ends the same. The caller
+    holds the lease.
+    """
+    with tempfile.TemporaryDirectory(prefix="reissue-", dir=dataset.storage.scratch()) as scratch:
+        work = _Reissue(dataset, frozenset(source_ids), certificate, Path(scratch))
+        work.media()
+        work.releases()
+
+
+class _Reissue:
+    def __init__(self, dataset: Dataset, gone: frozenset[str], certificate: str, scratch: Path) -> None:
+        self._dataset, self._storage, self._scratch = dataset, dataset.storage, scratch
+        self._gone, self._certificate = gone, certificate
+        self._rewritten: dict[str, tuple[str, FileInfo] | None] = {}  # media shards, by the sha256 that they had
+
+    def media(self) -> None:
+        self._drop_unfinished(MEDIA_ROOT, MEDIA_FILE)
+        versions = media_versions(self._dataset)
+        replaced = {version.replaces: version.version for version in versions}
+        for version in versions:
+            folder = f"{MEDIA_ROOT}/{version.version}"
+            holding = {name for name in version.shards if self._holds(f"{folder}/{name}")}
+            if holding:
+                now = replaced.get(version.version) or self._version(version, holding)
+                self._withdraw(folder, MEDIA_FILE, now)
+
+    def releases(self) -> None:
+        self._drop_unfinished(ROOT, FILE_NAME)
+        releases = [release for name in release_names(self._dataset) if (release := read_release(self._dataset, name))]
+        replaced = {release.reissue.of: release.name for release in releases if release.reissue}
+        for release in releases:
+            videos = _read(self._storage, f"{folder_of(release.name)}/videos.parquet", ["source_id", "video_id"])
+            own = {row["video_id"] for row in videos.to_pylist() if row["source_id"] in self._gone}
+            if own:
+                now = replaced.get(release.name) or self._release(release, own)
+                self._withdraw(folder_of(release.name), FILE_NAME, now)
+
+    def _drop_unfinished(self, root: str, last: str) -> None:
+        """Remove what a killed process left of a folder: all of one that was begun, the rest of one that is withdrawn.
+
+        last: the file that is written last.
+        """
+        for name, found in groupby(self._storage.keys(root), key=lambda key: key.split("/")[1]):
+            keys, note = list(found), f"{root}/{name}/{WITHDRAWN}"
+            if note in keys or f"{root}/{name}/{last}" not in keys:
+                self._remove(key for key in keys if key != note)
+
+    def _withdraw(self, folder: str, last: str, replaced_by: str) -> None:
+        note = Withdrawn(why="takedown", certificate=self._certificate, replaced_by=replaced_by)
+        self._storage.write(f"{folder}/{WITHDRAWN}", pretty(note.model_dump()))
+        self._storage.remove(f"{folder}/{last}")
+        self._remove(key for key in self._storage.keys(folder) if not key.endswith(f"/{WITHDRAWN}"))
+
+    def _remove(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._storage.remove(key)
+
+    def _holds(self, shard: str) -> bool:
+        with self._storage.local_file(shard) as path, tarfile.open(path, "r:") as tar:
+            return any(
+                json.loads(_bytes(tar, member))["source_id"] in self._gone
+                for member in tar
+                if member.name.endswith(".json")
+            )
+
+    def _version(self, version: MediaVersion, holding: set[str]) -> str:
+        """Issue a version of the media anew; returns its name, or nothing where no video is left."""
+        name = next_version(self._dataset)
+        folder = Folder(self._storage, f"{MEDIA_ROOT}/{name}", self._scratch)
+        shards: dict[str, Shard] = {}
+        numbers: Counter[str] = Counter()
+        for before in sorted(version.shards, key=_place):
+            info, key = version.shards[before], f"{MEDIA_ROOT}/{version.version}/{before}"
+            split = before.rpartition("-")[0]
+            path = f"{split}-{numbers[split]:06d}.tar"
+            fingerprint = info.fingerprint
+            if before not in holding:
+                folder.copy(path, key, info)
+            else:
+                fingerprint = digest(["reissued", fingerprint])
+                if not self._media_shard(folder, path, key, info):
+                    continue
+            now = folder.files[path]
+            shards[path] = Shard(sha256=now.sha256, bytes=now.bytes, rows=now.rows, fingerprint=fingerprint)
+            numbers[split] += 1
+        if not shards:
+            return ""
+        written = MediaVersion(version=name, shards=shards, replaces=version.version)
+        folder.put(MEDIA_FILE, pretty(written.model_dump(mode="json")))
+        return name
+
+    def _media_shard(self, folder: Folder, path: str, key: str, info: FileInfo) -> bool:
+        """Write a shard without the videos; False where none is left."""
+        if info.sha256 in self._rewritten:  # versions have most of their shards in common
+            known = self._rewritten[info.sha256]
+            if known:
+                folder.copy(path, *known)
+            return known is not None
+        tar: Tar | None = None
+        for sample, fields in self._samples(key):
+            if json.loads(fields["json"])["source_id"] not in self._gone:
+                tar = tar or Tar(folder, path)
+                tar.write(sample, **fields)
+        if tar:
+            tar.close()
+        self._rewritten[info.sha256] = (f"{folder.prefix}/{path}", folder.files[path]) if tar else None
+        return tar is not None
+
+    def _samples(self, key: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+        with self._storage.local_file(key) as path, tarfile.open(path, "r:") as tar:
+            for sample, members in groupby(tar, key=lambda member: member.name.partition(".")[0]):
+                yield sample, {member.name.partition(".")[2]: _bytes(tar, member) for member in members}
+
+    def _release(self, release: Release, video_ids: set[str]) -> str:
+        """Issue a release anew; returns its name, or nothing where no question is left."""
+        name = self._next_revision(release.name)
+        folder = Folder(self._storage, folder_of(name), self._scratch)
+        tasks = {task: self._task(release, task, folder) for task in release.tasks}
+        qa = sum(task.qa for task in tasks.values())
+        if not qa:
+            folder.clear()
+            return ""
+        videos = self._videos(release, folder)
+        captions = self._captions(release, folder, video_ids)
+        annotators = sorted({*captions.annotators, *(a for task in tasks.values() for a in task.annotators)})
+        media = withdrawn(self._storage, MEDIA_ROOT).get(release.media)
+        version = media.replaced_by if media else release.media
+        counts = next((v.counts() for v in media_versions(self._dataset) if v.version == version), {})
+        changed = {"media"} if version != release.media else set()
+        changed |= {part for part in release.parts if _files_of(part, release.files) != _files_of(part, folder.files)}
+        now = release.model_copy(
+            update={
+                "name": name,
+                "media": version,
+                "parts": {p: digest(["reissued", f]) if p in changed else f for p, f in release.parts.items()},
+                "tasks": tasks,
+                "videos": videos,
+                "captions": captions,
+                "annotators": tuple(annotators),
+                "licences": self._licences(release, annotators),
+                "reissue": Reissue(
+                    of=release.name, certificate=self._certificate, videos=len(video_ids), qa=release.qa - qa
+                ),
+                "files": folder.files,
+            }
+        )
+        folder.put("README.md", render_card(now, counts))
+        folder.put("croissant.json", describe(now))
+        now = now.model_copy(update={"files": dict(folder.files)})
+        self._storage.write(f"{folder.prefix}/{FILE_NAME}", now.dump())
+        return name
+
+    def _next_revision(self, name: str) -> str:
+        """`demo-3.1` for `demo-3`, and `demo-3.2` for that."""
+        first = re.sub(r"\.[1-9][0-9]*$", "", name) if re.search(r"-[0-9]+\.[1-9][0-9]*$", name) else name
+        taken = {key.split("/")[1] for key in self._storage.keys(ROOT)}
+        number = 1
+        while f"{first}.{number}" in taken:
+            number += 1
+        return f"{first}.{number}"
+
+    def _task(self, release: Release, task: str, folder: Folder) -> TaskSummary:
+        """Write a task's files anew. Its tars and tables hold the same rows in the same order."""
+        numbers = {}
+        tables = []
+        for split in SPLITS:
+            key = f"qa/{task}/{split}.parquet"
+            if key not in release.files:
+                continue
+            source = folder_of(release.name)
+            tars = sorted((path for path in release.files if path.startswith(f"qa/{task}/{split}-")), key=_place)
+            table = _read(self._storage, f"{source}/{key}")
+            gone = _among(table["source_id"], self._gone).to_pylist()
+            kept: list[int] = []
+            number = 0
+            ends = list(accumulate(release.files[path].rows for path in tars))
+            for path, begin, end in zip(tars, [0, *ends], ends, strict=False):
+                rows = _kept(table, gone, begin, end)
+                if not rows:
+                    continue
+                to = f"qa/{task}/{split}-{number:06d}.tar"
+                number += 1
+                if len(rows) == end - begin:
+                    folder.copy(to, f"{source}/{path}", release.files[path])
+                else:
+                    samples = list(self._samples(f"{source}/{path}"))
+                    tar = Tar(folder, to)
+                    for row in rows:
+                        sample, fields = samples[row - begin]
+                        tar.write(sample, **fields)
+                    tar.close()
+                kept += rows
+            if not any(gone):
+                folder.copy(key, f"{source}/{key}", release.files[key])
+            elif kept:
+                table = table.take(kept)
+                put_table(folder, key, table)
+            if kept:
+                numbers[split] = number
+                tables.append(table)
+        if not tables:
+            return release.tasks[task].model_copy(
+                update={"qa": 0, "formats": {}, "splits": {}, "shards": {}, "annotators": (), "template_versions": ()}
+            )
+        columns = pa.concat_tables(
+            [each.select(["format", "split", "annotator", "template_version"]) for each in tables]
+        ).to_pydict()
+        return release.tasks[task].model_copy(
+            update={
+                "qa": len(columns["format"]),
+                "formats": dict(sorted(Counter(columns["format"]).items())),
+                "splits": dict(Counter(columns["split"])),
+                "shards": numbers,
+                "annotators": tuple(sorted(set(columns["annotator"]))),
+                "template_versions": tuple(sorted(set(columns["template_version"]))),
+            }
+        )
+
+    def _videos(self, release: Release, folder: Folder) -> VideoSummary:
+        writer = VideoWriter(folder)
+        for row in _read(self._storage, f"{folder_of(release.name)}/videos.parquet").to_pylist():
+            if row["source_id"] not in self._gone:
+                writer.add(VideoRow.model_validate(row))
+        return writer.close()
+
+    def _licences(self, release: Release, annotators: list[str]) -> LicenceSummary:
+        """By the rules that the release was made with; without those of which nothing was in it."""
+        if "licences" not in release.settings:
+            return release.licences
+        rules = Licences.model_validate(release.settings["licences"])
+        rows = _read(self._storage, f"{folder_of(release.name)}/videos.parquet").to_pylist()
+        left = [(row["data_source"], row["licence"], row["url"]) for row in rows if row["source_id"] not in self._gone]
+        return summary_of(rules, left, annotators)
+
+    def _captions(self, release: Release, folder: Folder, video_ids: set[str]) -> CaptionSummary:
+        path = "captions.parquet"
+        if path not in release.files:
+            return release.captions
+        table = _read(self._storage, f"{folder_of(release.name)}/{path}")
+        table = table.filter(pc.invert(_among(table["video_id"], video_ids)))
+        if table.num_rows:
+            put_table(folder, path, table)
+        levels = dict(sorted(Counter(table["level"].to_pylist()).items()))
+        annotators = tuple(sorted(set(table["annotator"].to_pylist())))
+        return release.captions.model_copy(update={"levels": levels, "annotators": annotators})
+
+
+def _kept(table: pa.Table, gone: list[bool], begin: int, end: int) -> list[int]:
+    """The rows of a shard that stay, in their new order: one with options and evidence goes first (see `QAWriter`)."""
+    rows = [row for row in range(begin, end) if not gone[row]]
+    if rows and rows[0] != begin:
+        first = next((row for row in rows if table["options"][row].as_py() and table["evidence"][row].as_py()), rows[0])
+        rows.remove(first)
+        rows.insert(0, first)
+    return rows
+
+
+def _place(path: str) -> tuple[str, int]:
+    before, _, number = path.removesuffix(".tar").rpartition("-")
+    return before, int(number)
+
+
+def _files_of(part: str, files: dict[str, FileInfo]) -> dict[str, FileInfo]:
+    return {path: info for path, info in files.items() if path.startswith(f"{part}/") or path == f"{part}.parquet"}
+
+
+def _read(storage: Storage, key: str, columns: list[str] | None = None) -> pa.Table:
+    file = pq.ParquetFile(pa.BufferReader(storage.read(key)), pre_buffer=False)
+    return file.read(columns, use_threads=False)
+
+
+def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    return file.read() if file else b""
+
+
+def _among(column: pa.ChunkedArray, values: Iterable[str]) -> pa.ChunkedArray:
+    return pc.is_in(column, value_set=pa.array(sorted(values), pa.string()))

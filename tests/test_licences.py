@@ -1,0 +1,139 @@
+"""Licences: what a release leaves out for them, how it says so, and files of rules that are none."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_release import SETTINGS, SOURCES, TASKS, TAXONOMY, build, hashes, proxy, samples, video_of
+
+from marathon_pipeline.config import load_job, parse_job
+from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.errors import UserError
+from marathon_pipeline.gates import Gates
+from marathon_pipeline.licences import Licences, load_licences
+from marathon_pipeline.publish import licences_of
+from marathon_pipeline.release.plan import next_revision
+from marathon_pipeline.release.write import write_release
+from marathon_pipeline.shipped import shipped
+
+__all__ = ["proxy"]  # a fixture of test_release
+SHIPPED = load_licences(shipped("jobs/licences.yaml"))
+_MODELS = "{model: '*', captions: true, qa: true, evidence: known}"
+ALL = "media: true, captions: true, qa: true, evidence: stated"
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, proxy: bytes) -> Dataset:
+    return build(tmp_path / "out", proxy)
+
+
+def rules(
+    folder: Path, sources: str, models: str = "{model: '*', captions: true, qa: true, evidence: known}"
+) -> Licences:
+    path = folder / "licences.yaml"
+    path.write_text(f"sources: [{sources}]\nmodels: [{models}]\n")
+    return load_licences(path)
+
+
+def released(dataset: Dataset, name: str, licences: Licences) -> tuple[Path, dict]:
+    info = write_release(dataset, name, SETTINGS, TAXONOMY, Gates(), licences)
+    return Path(info.url), json.loads((Path(info.url) / "release.json").read_text())
+
+
+def test_what_a_sources_licence_forbids_is_left_out_and_counted(dataset: Dataset, tmp_path: Path) -> None:
+    odd = "{data_source: 'odd*', captions: true, evidence: 'https://example.org/terms'}"
+    folder, listed = released(dataset, "demo-1", rules(tmp_path, f"{odd}, {{{ALL}}}"))
+    kept = {video_of(source) for source in SOURCES[:4]}
+    assert {row["video_id"] for row in samples(folder)} == kept
+    assert {row["video_id"] for row in samples(Path(dataset.url), "media/v1/*.tar")} == kept
+    assert listed["captions"]["levels"] == {"clip": 12, "event": 6, "global": 6} and listed["videos"]["videos"] == 6
+    assert all(listed["tasks"][task]["left_out"] == {"source_licence": 14} for task in TASKS)
+    assert listed["licences"]["left_out"] == 2 and listed["licences"]["sources"][0]["videos"] == 2
+    card = (folder / "README.md").read_text()
+    assert r"| odd\* | \* | 2 | no | yes | no | https://example.org/terms |" in card
+    assert r"| \* | yes | yes | known |" in card and "2 videos are\nnamed by URL" in card
+
+
+def test_a_model_decides_on_what_it_wrote(dataset: Dataset, tmp_path: Path) -> None:
+    folder, listed = released(
+        dataset, "demo-1", rules(tmp_path, f"{{{ALL}}}", "{model: 'MEASURED/?', qa: true, evidence: known}")
+    )
+    assert listed["captions"] == {"levels": {}, "annotators": [], "left_out": {"model_licence": 24}}
+    assert not (folder / "captions.parquet").exists() and len(list(samples(folder))) == 6 * 3 * 7
+    with pytest.raises(UserError, match="its licences forbid it"):
+        released(dataset, "demo-2", rules(tmp_path, f"{{{ALL}}}", "{model: 'gpt*', qa: true, evidence: known}"))
+
+
+def test_a_source_of_which_nothing_is_allowed_is_not_even_named(dataset: Dataset, tmp_path: Path) -> None:
+    folder, listed = released(dataset, "demo-1", rules(tmp_path, f"{{data_source: 'panda*', {ALL}}}"))
+    assert listed["videos"]["videos"] == 4 and listed["licences"]["sources"][1] == {
+        "rule": {"data_source": "*", "licence": "*", "local": None, "media": False, "captions": False, "qa": False}
+        | {"evidence": "no rule names it"},
+        "videos": 2,
+    }
+    assert all(video_of(s) not in (folder / "videos.parquet").read_bytes().decode("latin1") for s in SOURCES[4:])
+    with pytest.raises(UserError, match=r"no licence lets anything be released; see docs/licences\.md"):
+        released(dataset, "demo-2", Licences())
+
+
+def test_a_rule_that_changes_makes_a_new_revision_of_what_it_is_about(dataset: Dataset, tmp_path: Path) -> None:
+    everything, less = rules(tmp_path, f"{{{ALL}}}"), rules(tmp_path, "{captions: true, qa: true, evidence: stated}")
+    first, _ = released(dataset, "demo-1", everything)
+    assert next_revision(dataset, "demo", SETTINGS, TAXONOMY, Gates(), everything) == "demo-1"
+    assert next_revision(dataset, "demo", SETTINGS, TAXONOMY, Gates(), less) == "demo-2"
+    second, listed = released(dataset, "demo-2", less)
+    assert listed["media"] == "" and hashes(first / "qa") == hashes(second / "qa")
+    told = rules(tmp_path, f"{{{ALL.replace('stated', 'elsewhere')}}}")
+    assert next_revision(dataset, "demo", SETTINGS, TAXONOMY, Gates(), told) == "demo-3", "the card states the evidence"
+
+
+@pytest.mark.parametrize(
+    ("data_source", "licence", "url", "media"),
+    [
+        ("synthetic", "CC0-1.0", "", True),
+        ("panda-70m", "cc-by-4.0", "https://a.org", True),
+        ("panda-70m", "CC BY-ND 4.0", "https://a.org", False),
+        ("panda-70m", "", "https://a.org", False),
+        ("", "", "", True),
+        ("", "All rights reserved", "", False),
+        ("", "something", "https://a.org", False),
+    ],
+)
+def test_the_shipped_rules_let_media_out_only_where_a_licence_does(
+    data_source: str, licence: str, url: str, media: bool
+) -> None:
+    rule = SHIPPED.of_source(data_source, licence, url)
+    assert (rule.media, rule.captions, rule.qa) == (media, True, True)
+    assert SHIPPED.of_model("measured/4").qa and SHIPPED.of_model("deepseek-ai/DeepSeek-V3@abc").qa
+
+
+@given(st.text(), st.text(), st.text())
+def test_without_a_rule_nothing_is_allowed(data_source: str, licence: str, url: str) -> None:
+    assert not Licences().of_source(data_source, licence, url).something
+    assert not Licences().of_model(data_source).qa and not Licences().of_model(data_source).captions
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sources: [", "while parsing"),
+        ("sauces: []", "sauces: Extra inputs"),
+        ("sources: [{licence: CC0, medium: true, evidence: x}]", "sources #1 medium: Extra inputs"),
+        ("sources: [{licence: CC0, media: true}]", "sources #1 evidence: Field required"),
+        ("models: [{qa: true, evidence: x}]", "models #1 model: Field required"),
+        ("models: [{model: a, media: true, evidence: x}]", "models #1 media: Extra inputs"),
+    ],
+)
+def test_a_file_that_holds_no_rules_is_said_in_one_line(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "licences.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        licences_of(parse_job(f"dataset: out\nlicences: {path}\n", "job", []))
+    assert said in str(error.value) and "docs/licences.md" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_demo_may_release_all_that_it_makes() -> None:
+    rule = licences_of(load_job("jobs/demo.yaml", [])).of_source("synthetic", "CC0-1.0", "")
+    assert rule.media and rule.captions and rule.qa
