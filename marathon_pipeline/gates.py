@@ -28,11 +28,18 @@ DatasetMeasure = Literal[
     "caption_gaps",
     "commonest_caption",
     "benchmark_videos",
+    "blind",
+    "grounded",
+    "judged_right",
+    "judged_wrong",
+    "judged_vague",
 ]
 # These have no groups.
 OF_THE_WHOLE = ("waiting", "empty_tasks", "caption_gaps", "commonest_caption", "benchmark_videos")
 Grouping = Literal["topic", "task", "format", "source", "template"]
-NUMBERS = tuple(name for name, field in Verdict.model_fields.items() if field.annotation in (int, float))
+NUMBERS = tuple(n for n, field in Verdict.model_fields.items() if field.annotation in (int, float, float | None))
+# What a pair is rejected for where the number is out of bounds, if not for the number's own name.
+_SAID_OF = {"blind_right": "answered_blind", "grounded_right": "not_grounded"}
 
 
 class _Strict(BaseModel):
@@ -64,7 +71,7 @@ def _known_number(name: str) -> str:
 
 
 class ItemGates(_Strict):
-    """`forgive`: problems of a verdict that do not reject. `bounds`: of its numbers."""
+    """`forgive`: problems that do not reject. `bounds`: of a verdict's numbers."""
 
     forgive: tuple[str, ...] = ()
     bounds: Mapping[Annotated[str, AfterValidator(_known_number)], Bound] = Field(default_factory=dict)
@@ -89,10 +96,19 @@ class Gates(_Strict):
     dataset: tuple[DatasetGate, ...] = ()
 
     def reasons(self, verdict: Verdict) -> tuple[str, ...]:
-        """Why a pair is rejected: its problems, and the numbers that are out of bounds. None: it may be released."""
-        problems = [problem for problem in verdict.problems if problem not in self.items.forgive]
-        outside = [name for name, bound in self.items.bounds.items() if not bound.holds(getattr(verdict, name))]
-        return (*problems, *outside)
+        """Why a pair is rejected: its problems, what a judge said, the numbers that are out of bounds.
+
+        None: it may be released. What was not measured breaks no bound.
+        """
+        judged = [f"judged_{verdict.judged}"] if verdict.judged in ("wrong", "vague") else []
+        unjudged = ["unjudged"] if verdict.unjudged else []
+        outside = [
+            _SAID_OF.get(name, name)
+            for name, bound in self.items.bounds.items()
+            if (value := getattr(verdict, name)) is not None and not bound.holds(value)
+        ]
+        found = (*verdict.problems, *judged, *unjudged, *outside)
+        return tuple(reason for reason in found if reason not in self.items.forgive)
 
 
 def load_gates(path: Path) -> Gates:

@@ -15,6 +15,7 @@ from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.annotators.served.annotator import Served
 from marathon_pipeline.annotators.served.batch import clear_folder, open_folder
 from marathon_pipeline.annotators.served.batch_results import BatchResults
+from marathon_pipeline.audit.calibration import in_force
 from marathon_pipeline.config import MEASURED, JobConfig, job_of
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
@@ -156,6 +157,7 @@ def plan_job(
                 row.estimate = estimate if row.estimate is None else row.estimate.plus(estimate)
         if config.release is not None and not selection.until:
             changing = sorted({part for stage, part in rows if stage in ("qa", "verify")})
+            gates = in_force(gates, dataset.ledger)
             settled = stale_tasks(dataset, config.release.name, config.release.settings(), taxonomy, gates)
             for task in changing:
                 row_of("release", task).waiting = 1
@@ -230,7 +232,8 @@ def _stages(config: JobConfig, taxonomy: Taxonomy, storage: Storage, batch: Path
     measured, folder = Measured(), batch and batch.resolve()
     served = {name: Served(settings, taxonomy, folder) for name, settings in config.models.items()}
     annotators = {stage: served.get(name, measured) for stage, name in config.annotators.model_dump().items()}
-    return build_stages(config.stage_settings(), annotators, taxonomy, config.tasks, storage)
+    judge = served.get(config.annotators.judge or "")
+    return build_stages(config.stage_settings(), annotators, taxonomy, config.tasks, storage, judge)
 
 
 def _refuse_unknown(selection: Selection, sources: Mapping[str, Source], dataset: Dataset) -> None:

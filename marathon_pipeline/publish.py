@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from marathon_pipeline.audit.calibration import in_force
 from marathon_pipeline.audit.measures import PROBLEMS
 from marathon_pipeline.audit.report import HTML_KEY, current_audit, write_audit
 from marathon_pipeline.audit.statistics import Check, Statistics
@@ -59,7 +60,8 @@ def conclude(config: JobConfig, dataset: Dataset, standards: Standards, console:
                 found = write_audit(dataset, standards, config.audit.sample_per_task, partial(show, "audit")).statistics
     if config.release is not None:
         settings = config.release.settings()
-        name = next_revision(dataset, config.release.name, settings, standards.taxonomy, standards.gates)
+        gates = in_force(standards.gates, dataset.ledger)
+        name = next_revision(dataset, config.release.name, settings, standards.taxonomy, gates)
         try:
             line = _release_line(config, dataset, name, standards, config.release.despite, found, console)
         except GateBroken as error:
@@ -100,7 +102,7 @@ def _release_line(
             name,
             settings,
             standards.taxonomy,
-            standards.gates,
+            in_force(standards.gates, dataset.ledger),
             approve=approve,
             content=content,
             progress=lambda part, done, total: show(f"release {part}", done, total),

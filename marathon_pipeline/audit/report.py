@@ -13,7 +13,7 @@ from marathon_pipeline.dataset.dataset import Dataset
 
 JSON_KEY = "audit/report.json"
 HTML_KEY = "audit/report.html"
-_VERSION = 2  # goes up whenever the same dataset gives another report
+_VERSION = 3  # goes up whenever the same dataset gives another report
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
+from marathon_pipeline.records import Judged, JudgedMeasure, Planted
+
 
 class _Counted(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -123,6 +125,60 @@ class Check(_Counted):
         return f"{self.name} of {self.by} {self.group or 'not stated'}" if self.by else self.name
 
 
+class Rate(_Counted):
+    """How many of the answers planted were taken for right, with the 95 % interval of their share."""
+
+    planted: int
+    accepted: int
+    share: float
+    low: float
+    high: float
+
+
+class Against(_Counted):
+    """Wrong answers of one kind. `better`: how much oftener right ones are accepted (Youden's J), with its interval."""
+
+    planted: Planted
+    accepted: Rate
+    better: float
+    low: float
+    high: float
+
+    @property
+    def beats_chance(self) -> bool:
+        return self.low > 0
+
+
+class Calibrated(_Counted):
+    """What is known of a judge's errors in one measure."""
+
+    measure: JudgedMeasure
+    right: Rate
+    wrong: tuple[Against, ...]
+
+
+class JudgedTask(_Counted):
+    """By what a judge said of all its pairs, rejected ones too; a share with its 95 % interval, none where none is."""
+
+    task: str
+    name: str
+    blind: Rate | None
+    grounded: Rate | None
+    judged: dict[Judged, int]
+
+
+class JudgeReport(_Counted):
+    """What a served model said of the pairs, and how far it can be trusted."""
+
+    models: tuple[str, ...]
+    total: JudgedTask
+    tasks: tuple[JudgedTask, ...]
+    calibrated: tuple[Calibrated, ...]
+    corrected: dict[JudgedMeasure, float]  # shares that are right, the judge's errors taken into account
+    unjudged: int  # pairs
+    idle: tuple[str, ...]  # gates that do not count, because the judge is no better than chance
+
+
 class Statistics(_Counted):
     """All of a dataset's finished videos. Words, letters, duplicates and evidence are those of accepted pairs."""
 
@@ -148,6 +204,7 @@ class Statistics(_Counted):
     events: Histogram  # per video
     stages: tuple[StageEnd, ...]
     checks: tuple[Check, ...]
+    judge: JudgeReport | None = None  # none: no pair was judged
 
 
 def share(part: float, whole: float) -> float:

@@ -7,8 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from marathon_pipeline.audit.calibration import in_force
 from marathon_pipeline.audit.checks import Cell, grouped, judged, letters_of, summed
 from marathon_pipeline.audit.guessers import Usual, longest, most_central
+from marathon_pipeline.audit.judge import counts_of, heard
 from marathon_pipeline.audit.measures import covered_seconds
 from marathon_pipeline.audit.sample import Sampler, Shown
 from marathon_pipeline.audit.statistics import (
@@ -90,7 +92,8 @@ class _Bins:
 class _Count:
     def __init__(self, dataset: Dataset, standards: Standards, sampler: Sampler | None) -> None:
         self._dataset, self._sampler = dataset, sampler
-        self._taxonomy, self._gates, self._benchmarks = standards.taxonomy, standards.gates, standards.benchmarks
+        self._taxonomy, self._benchmarks = standards.taxonomy, standards.benchmarks
+        self._asked, self._gates = standards.gates, in_force(standards.gates, dataset.ledger)
         self._known = dataset.sources()
         self.sources: set[str] = set()
         self.videos: Counter[str] = Counter()  # these two by data source
@@ -137,6 +140,7 @@ class _Count:
             if verdict is None:
                 counts["unverified"] += 1
                 continue
+            counts.update(counts_of(verdict))
             reasons = self._gates.reasons(verdict)
             self.problems.update((pair.task, reason) for reason in reasons)
             if not reasons:
@@ -253,6 +257,7 @@ class _Count:
             events=self.events.histogram(),
             stages=stages,
             checks=judged(self._gates, self.cells, whole, self._taxonomy),
+            judge=heard(self._asked, self.cells, self._taxonomy, self._dataset.ledger),
         )
 
     def _across(self) -> int:

@@ -14,10 +14,21 @@ from marathon_pipeline.dataset.lease import Held
 from marathon_pipeline.dataset.removals import Removal, Removals, hash_of_url
 from marathon_pipeline.dataset.tables import Tables
 from marathon_pipeline.errors import UserError
-from marathon_pipeline.records import Clip, ClipCaption, Event, QAPair, Signals, Source, Summary, Verdict, Video
+from marathon_pipeline.records import (
+    Calibration,
+    Clip,
+    ClipCaption,
+    Event,
+    QAPair,
+    Signals,
+    Source,
+    Summary,
+    Verdict,
+    Video,
+)
 from marathon_pipeline.sources.identity import SourceError, canonical_url
 
-_OF_A_VIDEO = (Signals, Clip, ClipCaption, Event, Summary, QAPair, Verdict)
+_OF_A_VIDEO = (Signals, Clip, ClipCaption, Event, Summary, QAPair, Verdict, Calibration)
 
 
 @dataclass(frozen=True)
