@@ -8,6 +8,7 @@ from marathon_pipeline.dataset.ledger import Ledger
 from marathon_pipeline.gates import DatasetGate, Gates
 from marathon_pipeline.records import JudgedMeasure, Planted
 
+_Z = 3.290527  # 99.9 %
 _WRONG: dict[JudgedMeasure, tuple[Planted, ...]] = {
     "blind": ("specific",),
     "grounded": ("specific", "vague"),
@@ -51,18 +52,21 @@ def rate(accepted: int, planted: int) -> Rate:
 
 
 def _against(right: Rate, planted: Planted, wrong: Rate) -> Against:
-    """Youden's J with the interval of a difference of two shares (Newcombe 1998, method 10)."""
-    better = right.share - wrong.share
-    low = better - math.hypot(right.share - right.low, wrong.high - wrong.share)
-    high = better + math.hypot(right.high - right.share, wrong.share - wrong.low)
+    better, low, high = difference((right.accepted, right.planted), (wrong.accepted, wrong.planted), _Z)
     return Against(planted=planted, accepted=wrong, better=round(better, 6), low=round(low, 6), high=round(high, 6))
+
+
+def difference(one: tuple[int, int], other: tuple[int, int], z: float) -> tuple[float, float, float]:
+    """One share, a part and a whole, less another, with the interval of that (Newcombe 1998, method 10)."""
+    p, q = one[0] / max(1, one[1]), other[0] / max(1, other[1])
+    (p_low, p_high), (q_low, q_high) = wilson(*one, z), wilson(*other, z)
+    return p - q, p - q - math.hypot(p - p_low, q_high - q), p - q + math.hypot(p_high - p, q - q_low)
 
 
 def in_force(gates: Gates, ledger: Ledger) -> Gates:
     """The gates without those that rest on a judge who is no better than chance, or of whom nothing is known."""
-    beaten = {
-        each.measure: {wrong.planted for wrong in each.wrong if wrong.beats_chance} for each in calibrated(ledger)
-    }
+    found = calibrated(ledger)
+    beaten = {each.measure: {wrong.planted for wrong in each.wrong if wrong.beats_chance} for each in found}
     idle = {name for name, (measure, kinds) in _RESTS_ON.items() if not beaten[measure].issuperset(kinds)}
     if not any(beaten.values()):
         idle.add("unjudged")

@@ -136,7 +136,9 @@ class Rate(_Counted):
 
 
 class Against(_Counted):
-    """Wrong answers of one kind. `better`: how much oftener right ones are accepted (Youden's J), with its interval."""
+    """Wrong answers of one kind. `better`: how much oftener right ones are accepted (Youden's J), with its 99.9 %
+    interval: one that tosses a coin shall not pass by the number of its tosses.
+    """
 
     planted: Planted
     accepted: Rate
@@ -211,11 +213,11 @@ def share(part: float, whole: float) -> float:
     return round(part / whole, 6) if whole else 0.0
 
 
-def wilson(part: int, whole: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927)."""
+def wilson(part: int, whole: int, z: float = 1.959964) -> tuple[float, float]:
+    """The interval of a share (Wilson 1927), by default that of 95 %."""
     if not whole:
         return 0.0, 1.0
-    z, p = 1.959964, part / whole
+    p = part / whole
     middle, spread = p + z * z / (2 * whole), z * math.sqrt(p * (1 - p) / whole + z * z / (4 * whole * whole))
     return (middle - spread) / (1 + z * z / whole), (middle + spread) / (1 + z * z / whole)
 

@@ -118,14 +118,15 @@ def plants(
 
 
 def _foreign(pair: QAPair, pairs: Sequence[QAPair]) -> list[str]:
-    """Answers to the other questions, else options of them, none of which says the same as an answer to this one."""
+    """Answers to questions about other clips (else about the same), or options of theirs, that are none of its own."""
     own = [{*words(text)} for text in (pair.answer, *pair.options)]
 
     def is_foreign(text: str) -> bool:
         bag = {*words(text)}
         return bool(bag) and not any(bag <= each or each <= bag for each in own)
 
-    others = [other for other in pairs if other.question != pair.question]
+    elsewhere = [other for other in pairs if {*other.clip_ids}.isdisjoint(pair.clip_ids)]
+    others = elsewhere or [other for other in pairs if other.question != pair.question]
     answers = sorted({other.answer for other in others if is_foreign(other.answer)})
     return answers or sorted({option for other in others for option in other.options if is_foreign(option)})
 
