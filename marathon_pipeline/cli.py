@@ -351,7 +351,7 @@ def audit(
         for check in shown:
             out.print(f"{'ok    ' if check.ok else 'BROKEN'}  {check}", markup=False)
         for gate in statistics.judge.idle if statistics.judge else ():
-            out.print(f"no      {gate}: does not count, the judge is no better than chance", markup=False)
+            out.print(f"no      {gate}: does not count, the judge is not shown to beat chance", markup=False)
         if held := len(statistics.checks) - len(shown):
             out.print(f"ok      and {held} of single tasks, topics and so on", markup=False)
         out.print(f"report  {page}", markup=False)

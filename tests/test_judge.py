@@ -365,7 +365,7 @@ def test_the_report_tells_what_a_judge_said_beside_how_often_it_errs(tmp_path: P
         f"blind of task {TASK}": True,
     }
     page = (Path(dataset.url) / write_audit(dataset, standards()).html_key).read_text()
-    assert "What a judge said" in page and "✓ better than chance" in page and "no better" not in page
+    assert "What a judge said" in page and "✓ beats chance" in page and "not shown" not in page
     assert "75 % are right, where it says 75 %" in page
 
 
@@ -384,7 +384,7 @@ def test_a_judge_that_tosses_a_coin_is_found_out_and_rejects_nobody(tmp_path: Pa
     assert [each.partition(":")[0] for each in found.judge.idle] == ["judged_right", f"blind of task {TASK}"]
     assert found.judge.corrected == {}
     page = (Path(dataset.url) / write_audit(dataset, standards(BOUNDS, tmp_path)).html_key).read_text()
-    assert "✗ no better than chance" in page and "These gates do not count" in page
+    assert "✗ not shown to beat chance" in page and "These gates do not count" in page
 
 
 def test_a_release_follows_which_gates_count(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def _of_measure(measure: JudgedMeasure, kinds: tuple[Planted, ...], tallies: Cou
 
 def rate(accepted: int, planted: int) -> Rate:
     low, high = wilson(accepted, planted)
+    low, high = max(0.0, low), min(1.0, high)  # rounding goes beyond
     return Rate(
         planted=planted, accepted=accepted, share=share(accepted, planted), low=round(low, 6), high=round(high, 6)
     )

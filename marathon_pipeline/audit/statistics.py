@@ -178,7 +178,7 @@ class JudgeReport(_Counted):
     calibrated: tuple[Calibrated, ...]
     corrected: dict[JudgedMeasure, float]  # shares that are right, the judge's errors taken into account
     unjudged: int  # pairs
-    idle: tuple[str, ...]  # gates that do not count, because the judge is no better than chance
+    idle: tuple[str, ...]  # gates that do not count, because the judge is not shown to beat chance
 
 
 class Statistics(_Counted):
