@@ -378,6 +378,8 @@ def audit(
         shown = [check for check in statistics.checks if not (check.by and check.ok)]
         for check in shown:
             out.print(f"{'ok    ' if check.ok else 'BROKEN'}  {check}", markup=False)
+        for gate in statistics.judge.idle if statistics.judge else ():
+            out.print(f"no      {gate}: does not count, the judge is not shown to beat chance", markup=False)
         if held := len(statistics.checks) - len(shown):
             out.print(f"ok      and {held} of single tasks, topics and so on", markup=False)
         if info.comparison:

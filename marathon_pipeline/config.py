@@ -37,12 +37,13 @@ class SyntheticSettings(_Strict):
 
 
 class AnnotatorSettings(_Strict):
-    """Who writes in each stage: `measured`, or one of the job's `models`."""
+    """Who writes in each stage, `measured` or one of the job's `models`, and who judges what was written."""
 
     caption_clips: str = MEASURED
     caption_events: str = MEASURED
     summarize: str = MEASURED
     qa: str = MEASURED
+    judge: str | None = None  # one of the job's `models`; none: what only a model can judge is not measured
 
 
 class AuditSettings(_Strict):
@@ -81,7 +82,7 @@ class JobConfig(StageSettings):
     @property
     def asks_models(self) -> bool:
         """Whether any stage is written by a served model."""
-        return any(name != MEASURED for name in self.annotators.model_dump().values())
+        return any(name in self.models for name in self.annotators.model_dump().values())
 
     @property
     def release_settings(self) -> ReleaseSettings:
@@ -119,6 +120,9 @@ class JobConfig(StageSettings):
             if name == MEASURED and above:
                 raise ValueError(f"annotators.{stage}: measured reads measured facts, and {above} is served")
             above = above or ("" if name == MEASURED or stage == "summarize" else stage)
+        if (judge := self.annotators.judge) is not None and judge not in self.models:
+            known = ", ".join(self.models) or "none is described"
+            raise ValueError(f"annotators.judge: `{judge}` is none of `models` ({known}): only served models judge")
         if MEASURED in self.models:
             raise ValueError(f"models: `{MEASURED}` is the name of the annotator that needs no model; take another one")
         return self

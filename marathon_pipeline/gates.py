@@ -36,6 +36,11 @@ DatasetMeasure = Literal[
     "reviewed",
     "reviewed_sound",
     "agreement",
+    "blind",
+    "grounded",
+    "judged_right",
+    "judged_wrong",
+    "judged_vague",
 ]
 Grouping = Literal["topic", "task", "format", "source", "template", "tries"]
 # By what these can be asked for; all others, by each.
@@ -54,7 +59,9 @@ GROUPINGS: Mapping[DatasetMeasure, tuple[Grouping, ...]] = {
     "reviewed_sound": ("topic", "task", "format"),
     "agreement": ("topic", "task", "format"),
 }
-NUMBERS = tuple(name for name, field in Verdict.model_fields.items() if field.annotation in (int, float))
+NUMBERS = tuple(n for n, field in Verdict.model_fields.items() if field.annotation in (int, float, float | None))
+# What a pair is rejected for where the number is out of bounds, if not for the number's own name.
+_SAID_OF = {"blind_right": "answered_blind", "grounded_right": "not_grounded"}
 
 
 class _Strict(BaseModel):
@@ -86,7 +93,7 @@ def _known_number(name: str) -> str:
 
 
 class ItemGates(_Strict):
-    """`forgive`: problems of a verdict that do not reject. `bounds`: of its numbers."""
+    """`forgive`: problems that do not reject. `bounds`: of a verdict's numbers."""
 
     forgive: tuple[str, ...] = ()
     bounds: Mapping[Annotated[str, AfterValidator(_known_number)], Bound] = Field(default_factory=dict)
@@ -114,10 +121,19 @@ class Gates(_Strict):
     dataset: tuple[DatasetGate, ...] = ()
 
     def reasons(self, verdict: Verdict) -> tuple[str, ...]:
-        """Why a pair is rejected: its problems, and the numbers that are out of bounds. None: it may be released."""
-        problems = [problem for problem in verdict.problems if problem not in self.items.forgive]
-        outside = [name for name, bound in self.items.bounds.items() if not bound.holds(getattr(verdict, name))]
-        return (*problems, *outside)
+        """Why a pair is rejected: its problems, what a judge said, the numbers that are out of bounds.
+
+        None: it may be released. What was not measured breaks no bound.
+        """
+        judged = [f"judged_{verdict.judged}"] if verdict.judged in ("wrong", "vague") else []
+        unjudged = ["unjudged"] if verdict.unjudged else []
+        outside = [
+            _SAID_OF.get(name, name)
+            for name, bound in self.items.bounds.items()
+            if (value := getattr(verdict, name)) is not None and not bound.holds(value)
+        ]
+        found = (*verdict.problems, *judged, *unjudged, *outside)
+        return tuple(reason for reason in found if reason not in self.items.forgive)
 
 
 def load_gates(path: Path) -> Gates:

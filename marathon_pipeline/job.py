@@ -16,6 +16,7 @@ from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.annotators.served.annotator import Served
 from marathon_pipeline.annotators.served.batch import clear_folder, open_folder
 from marathon_pipeline.annotators.served.batch_results import BatchResults
+from marathon_pipeline.audit.calibration import in_force
 from marathon_pipeline.audit.survey import Standards
 from marathon_pipeline.config import MEASURED, JobConfig, job_of
 from marathon_pipeline.dataset.dataset import Dataset
@@ -197,8 +198,9 @@ def plan_job(config: JobConfig, inputs: Sequence[str], selection: Selection, cou
         if config.release is not None and not selection.until:
             works = (row for row in rows.values() if row.stage in ("qa", "verify") and (row.stale or row.waiting))
             changing = sorted({row.part for row in works})
+            gates = in_force(standards.gates, dataset.ledger)
             settings = config.release_settings
-            settled = stale_tasks(dataset, config.release.name, settings, taxonomy, standards.gates, licences)
+            settled = stale_tasks(dataset, config.release.name, settings, taxonomy, gates, licences)
             for task in changing:
                 row_of("release", task).waiting = 1
             for task in sorted(settled - set(changing)):
@@ -240,7 +242,7 @@ def _scope(
             Planner(stages, dataset.ledger, replace(selection, until="")),
             sources.keys() - frozen,
             [task for task in tasks if standards.taxonomy.tasks[task].reads != ("global",)],  # no model writes these
-            standards.gates,
+            in_force(standards.gates, dataset.ledger),
             config.qa.max_tries,
         )
         selection, used_up = replace(selection, replace=found.replace), found.used_up
@@ -335,7 +337,8 @@ def _stages(config: JobConfig, taxonomy: Taxonomy, storage: Storage, batch: Path
     measured, folder = Measured(), batch and batch.resolve()
     served = {name: Served(settings, taxonomy, folder) for name, settings in config.models.items()}
     annotators = {stage: served.get(name, measured) for stage, name in config.annotators.model_dump().items()}
-    return build_stages(config.stage_settings(), annotators, taxonomy, config.tasks, storage)
+    judge = served.get(config.annotators.judge or "")
+    return build_stages(config.stage_settings(), annotators, taxonomy, config.tasks, storage, judge)
 
 
 def _refuse_unknown(selection: Selection, sources: Mapping[str, Source], dataset: Dataset) -> None:

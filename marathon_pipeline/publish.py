@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from marathon_pipeline.audit.calibration import in_force
 from marathon_pipeline.audit.compare import Change, Comparison, compare
 from marathon_pipeline.audit.measures import PROBLEMS
 from marathon_pipeline.audit.report import HTML_KEY, AuditInfo, current_audit, write_audit
@@ -62,8 +63,8 @@ def conclude(config: JobConfig, dataset: Dataset, standards: Standards, console:
                 found = write_audit(dataset, standards, config.audit.sample_per_task, partial(show, "audit")).statistics
     if config.release is not None:
         settings = config.release_settings
-        licences = licences_of(config)
-        name = next_revision(dataset, config.release.name, settings, standards.taxonomy, standards.gates, licences)
+        licences, gates = licences_of(config), in_force(standards.gates, dataset.ledger)
+        name = next_revision(dataset, config.release.name, settings, standards.taxonomy, gates, licences)
         try:
             ended.summary += _release_lines(config, dataset, name, standards, config.release.despite, found, console)
         except GateBroken as error:
@@ -103,7 +104,7 @@ def _release_lines(
             name,
             settings,
             standards.taxonomy,
-            standards.gates,
+            in_force(standards.gates, dataset.ledger),
             licences_of(config),
             approve=approve,
             content=content,

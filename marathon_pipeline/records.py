@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 Split = Literal["train", "val", "test"]
 Format = Literal["open", "choice"]
 Status = Literal["ok", "filtered", "failed"]
+Judged = Literal["right", "wrong", "vague"]  # what a judge says of an open-ended answer
+JudgedMeasure = Literal["blind", "grounded", "judged"]
+Planted = Literal["right", "specific", "vague"]  # the last two are wrong: definite, and true of anything
 Colour = Literal["black", "white", "grey", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown"]
 Shape = Literal["circle", "square", "triangle", "bar", "thing"]  # `thing`: compact, but of no nameable outline
 Camera = Literal["still", "left", "right", "up", "down", "unsteady"]  # where the camera turns
@@ -259,6 +262,26 @@ class Verdict(Record):
     )
     answer_leak: float = 0.0  # share of the answer's words that the question says; 0 where there are options
     foreign: float = 0.0  # how sure it is that a text of it is in another language than the templates, 0 to 1
+    # By a served model, where the job names a judge; None: not measured.
+    blind_right: float | None = None  # share of the orders of the options that are answered right without the video
+    grounded_right: float | None = None  # 1 where the captions of the evidence lead to the right option, else 0
+    judged: Judged | None = None  # an open-ended answer, by the captions of the evidence
+    unjudged: str = ""  # why one of these could not be measured
+
+
+class Calibration(Record):
+    """What a judge made of an answer whose worth is known because it was planted."""
+
+    table: ClassVar[str] = "calibrations"
+    unhashed: ClassVar[frozenset[str]] = frozenset({"binding"})
+
+    qa_id: str  # of the pair that it was made from
+    video_id: str
+    task: str
+    measure: JudgedMeasure
+    planted: Planted
+    accepted: bool  # whether it was taken for right
+    binding: Binding
 
 
 class Usage(Record):
@@ -291,6 +314,7 @@ class Outcome(Record):
     videos: tuple[str, ...] = ()  # in `download`: the ids of the videos that the source holds
     video_seconds: float = 0.0  # length of the video worked on, where the stage knows it
     lost: dict[str, int] = {}  # what was written and came to no good, by reason
+    tallies: dict[str, int] = {}  # what the rows written come to, for who reads the ledger alone
     probed: int = 0  # clips that were captioned again, to see whether their pictures were mixed up
     usage: tuple[Usage, ...] = ()
     rounds: tuple[int, int] = (0, 0)  # the first and the last time that served models were asked anew, see `Answers`

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from pydantic_core import PydanticCustomError
 
 from marathon_pipeline.errors import UserError
-from marathon_pipeline.records import Format
+from marathon_pipeline.records import Format, JudgedMeasure
 from marathon_pipeline.shipped import shipped
 from marathon_pipeline.template_files import Problem, broken, did_you_mean, explained, load_yaml, of_rule
 
@@ -85,6 +85,12 @@ QA_VARIABLES: dict[str, frozenset[str]] = {
     "request": frozenset({"task", "format", "form", "count", "examples"}),
     "again": frozenset({"known"}),
 }
+# And to those of `verify/prompt.yaml`, and of `verify/plants.yaml`.
+JUDGE_VARIABLES: dict[str, frozenset[str]] = {
+    "notes": frozenset({"fields", "captions"}),
+    "request": frozenset({"question", "options", "answer"}),
+}
+_PLANT = {"question": "What does she hold?", "answer": "A red cup"}
 _QA_SYSTEM = {"rules": {"general": "Ask only what the notes say."}}
 
 
@@ -250,7 +256,7 @@ class CaptionTemplate(_Template):
             )
 
 
-class _QAVariables(_Part):
+class _Variables(_Part):
     notes: dict[str, JsonValue]
     request: dict[str, JsonValue]
     again: dict[str, JsonValue] = {}
@@ -259,7 +265,7 @@ class _QAVariables(_Part):
 class QAPrompt(_Template):
     """How the prompt for questions is put together, in Jinja2: what all tasks of a topic share stands in `notes`."""
 
-    variables: _QAVariables
+    variables: _Variables
     system: str
     notes: str
     request: str
@@ -297,6 +303,65 @@ class QAPrompt(_Template):
     def render_again(self, known: Sequence[str]) -> str:
         with _of_template("qa/prompt.yaml"):
             return _rendered("again", self.again, self.variables.again, {"known": known})
+
+
+class JudgePrompt(_Template):
+    """What a judge is asked of a QA pair, in Jinja2. `blind` is asked without `notes`, which the others share."""
+
+    variables: _Variables
+    system: str
+    notes: str
+    blind: str
+    grounded: str
+    judged: str
+    version: int = Field(ge=1)
+
+    @property
+    def id(self) -> str:
+        return "prompt"
+
+    @model_validator(mode="after")
+    def _renders_its_examples(self) -> Self:
+        for part, keys in (("notes", ("notes",)), ("request", ("blind", "grounded", "judged"))):
+            examples = getattr(self.variables, part)
+            _refuse_unknown(f"variables {part}", examples, JUDGE_VARIABLES[part])
+            for key in keys:
+                _rendered(key, getattr(self, key), examples, examples)
+        return self
+
+    def rendered_rules(self) -> dict[str, object]:
+        return self.model_dump(mode="json", exclude={"variables"})
+
+    def render_notes(self, **values: object) -> str:
+        with _of_template("verify/prompt.yaml"):
+            return _rendered("notes", self.notes, self.variables.notes, values)
+
+    def render_request(self, measure: JudgedMeasure, **values: object) -> str:
+        with _of_template("verify/prompt.yaml"):
+            return _rendered(measure, getattr(self, measure), self.variables.request, values)
+
+
+class Plants(_Template):
+    """What is planted to find out how often a judge errs. `stated` and `leaked` give an answer away, in Jinja2."""
+
+    stated: str
+    leaked: str
+    vague: tuple[str, ...] = Field(min_length=1)
+    version: int = Field(ge=1)
+
+    @property
+    def id(self) -> str:
+        return "plants"
+
+    @model_validator(mode="after")
+    def _renders_its_examples(self) -> Self:
+        for key in ("stated", "leaked"):
+            _rendered(key, getattr(self, key), _PLANT, _PLANT)
+        return self
+
+    def render(self, key: Literal["stated", "leaked"], question: str, answer: str) -> str:
+        with _of_template("verify/plants.yaml"):
+            return _rendered(key, getattr(self, key), _PLANT, {"question": question, "answer": answer})
 
 
 def _refuse_unknown(key: str, variables: Mapping[str, object], known: frozenset[str]) -> None:
@@ -343,6 +408,8 @@ class Taxonomy(_Part):
 
     rules: Rules
     prompt: QAPrompt
+    judge: JudgePrompt
+    plants: Plants
     tasks: dict[str, Task]
     captions: dict[CaptionName, CaptionTemplate]
 
@@ -381,6 +448,9 @@ def check_taxonomy(folder: Path | None = None) -> list[Problem]:
 _Model = TypeVar("_Model", bound=_Template)
 
 
+_SHARED_FILES = ("qa/rules.yaml", "qa/prompt.yaml", "verify/prompt.yaml", "verify/plants.yaml")
+
+
 def _read(folder: Path) -> tuple[Taxonomy | None, list[Problem]]:
     """The taxonomy, or None and what is wrong, in order of the files."""
     problems: list[Problem] = []
@@ -403,12 +473,13 @@ def _read(folder: Path) -> tuple[Taxonomy | None, list[Problem]]:
 
     caption_files: dict[CaptionName, str] = {name: f"captions/{name}.yaml" for name in CAPTION_VARIABLES}
     task_files = {task: f"qa/{topic}/{task}.yaml" for task, (topic, _) in _PUBLISHED.items()}
-    strays = _strays(folder, {"qa/rules.yaml", "qa/prompt.yaml", *caption_files.values(), *task_files.values()})
+    strays = _strays(folder, {*_SHARED_FILES, *caption_files.values(), *task_files.values()})
     moved = {task for task, file in task_files.items() if task in strays and not (folder / file).exists()}
     problems.extend(strays.values())
 
     rules = read("qa/rules.yaml", Rules)
     prompt = read("qa/prompt.yaml", QAPrompt)
+    judge, plants = read("verify/prompt.yaml", JudgePrompt), read("verify/plants.yaml", Plants)
     captions = {name: caption for name, file in caption_files.items() if (caption := read(file, CaptionTemplate))}
     tasks = {
         name: task for name, file in task_files.items() if name not in moved and (task := read(file, Task)) is not None
@@ -416,9 +487,9 @@ def _read(folder: Path) -> tuple[Taxonomy | None, list[Problem]]:
     if rules:
         for name, task in tasks.items():
             problems.extend(Problem(task_files[name], *words) for words in _forbidden_words(task, rules))
-    if rules is None or prompt is None or problems:
+    if rules is None or prompt is None or judge is None or plants is None or problems:
         return None, sorted(problems)
-    return Taxonomy(rules=rules, prompt=prompt, tasks=tasks, captions=captions), []
+    return Taxonomy(rules=rules, prompt=prompt, judge=judge, plants=plants, tasks=tasks, captions=captions), []
 
 
 def _strays(folder: Path, expected: set[str]) -> dict[str, Problem]:

@@ -29,7 +29,7 @@ def test_the_full_build_has_the_papers_settings() -> None:
 @pytest.mark.parametrize("name", ["local-vllm", "videomarathon"])
 def test_every_served_stage_names_a_model_of_the_job(name: str) -> None:
     config = load_job(str(CHECKOUT / f"jobs/{name}.yaml"), []).model_dump()
-    served = {stage: model for stage, model in config["annotators"].items() if model != "measured"}
+    served = {stage: model for stage, model in config["annotators"].items() if model not in (None, "measured")}
     assert set(served) == {"caption_clips", "caption_events", "summarize", "qa"}
     assert set(served.values()) <= set(config["models"])
 

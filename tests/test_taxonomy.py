@@ -263,7 +263,7 @@ def test_a_file_that_nothing_reads_is_named(folder: Path) -> None:
 
 def test_an_empty_folder_and_a_missing_one_have_every_file_missing(tmp_path: Path) -> None:
     for empty in (tmp_path, tmp_path / "nowhere"):
-        assert len(check_taxonomy(empty)) == 22 + len(CAPTION_VARIABLES) + 2
+        assert len(check_taxonomy(empty)) == 22 + len(CAPTION_VARIABLES) + 4
 
 
 def test_options_that_yaml_takes_for_other_things_stay_as_they_are_written(folder: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from marathon_pipeline.dataset.journal import Answers
-from marathon_pipeline.records import Clip, ClipCaption, Event, Format, QAPair, Signals, Summary
+from marathon_pipeline.records import Binding, Clip, ClipCaption, Event, Format, Judged, QAPair, Signals, Summary
 from marathon_pipeline.taxonomy import Task
 
 # JPEGs of the proxy: for whole seconds of a video, in ascending order, at most so many pixels high.
@@ -83,4 +83,27 @@ class Writer(Protocol):
         known: Sequence[str] = (),
     ) -> list[QAPair]:
         """At most as many pairs as the task wants per video in this format; none asks a `known` question."""
+        ...
+
+
+class Judge(Protocol):
+    """Answers questions, and weighs answers, from text alone. `unit`: what is asked, unique within a part of the work.
+
+    Each may raise Failed.
+    """
+
+    async def choose(self, unit: str, pair: QAPair, captions: Sequence[ClipCaption]) -> tuple[int | None, Binding]:
+        """Which of the four options is right by the captions; None where they do not tell. No captions: a guess."""
+        ...
+
+    async def weigh(self, unit: str, pair: QAPair, captions: Sequence[ClipCaption]) -> tuple[Judged, Binding]:
+        """What an open-ended pair's answer is worth by the captions."""
+        ...
+
+
+class JudgingAnnotator(Annotator, Protocol):
+    """An annotator that can judge too."""
+
+    def judge_for(self, answers: Answers) -> Judge:
+        """As `for_work`."""
         ...

@@ -140,6 +140,37 @@ MEASURES: dict[DatasetMeasure, Measure] = {
     "benchmark_videos": Measure(
         "Sources that a list of a benchmark names too.", plain, lambda c: c["benchmark"], lambda c: c["sources"]
     ),
+    "blind": Measure(
+        "How often a judge who sees no video takes the right option; 25 % is chance.",
+        percent,
+        lambda c: share(c["blind_thousandths"], 1000 * c["blind_asked"]),
+        lambda c: c["blind_asked"],
+        interval=True,
+    ),
+    "grounded": Measure(
+        "How often a judge takes the right option by the captions of the evidence.",
+        percent,
+        *_share("grounded", "grounded_asked"),
+        interval=True,
+    ),
+    "judged_right": Measure(
+        "Open-ended answers that a judge finds right by the captions of the evidence.",
+        percent,
+        *_share("judged_right", "judged"),
+        interval=True,
+    ),
+    "judged_wrong": Measure(
+        "Open-ended answers that a judge finds wrong by the captions of the evidence.",
+        percent,
+        *_share("judged_wrong", "judged"),
+        interval=True,
+    ),
+    "judged_vague": Measure(
+        "Open-ended answers that a judge finds to say nothing definite.",
+        percent,
+        *_share("judged_vague", "judged"),
+        interval=True,
+    ),
 }
 
 

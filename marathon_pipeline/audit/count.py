@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from marathon_pipeline.audit.checks import Cell
 from marathon_pipeline.audit.guessers import Usual, longest, most_central
+from marathon_pipeline.audit.judge import counts_of
 from marathon_pipeline.audit.measures import covered_seconds
 from marathon_pipeline.audit.near import Signatures
 from marathon_pipeline.audit.reviewed import ReviewCount
@@ -103,6 +104,7 @@ class Count:
             if verdict is None:
                 counts["unverified"] += 1
                 continue
+            counts.update(counts_of(verdict))
             of_gates = self._gates.reasons(verdict)
             reasons = (*of_gates, *self.reviews.add(pair, passed=not of_gates))
             self.problems.update((pair.task, reason) for reason in reasons)

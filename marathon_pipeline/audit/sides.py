@@ -74,7 +74,7 @@ class DatasetSide:
     kind: Kind = "dataset"
 
     def __init__(self, dataset: Dataset, gates: Gates) -> None:
-        self._dataset, self._gates = dataset, gates
+        self._dataset, self._gates = dataset, in_force(gates, dataset.ledger)
         self._finished = {video.video_id: frozenset(video.tasks) for video in dataset.finished()}
         self.name = _last(dataset.url)
         self.videos = frozenset(self._finished)

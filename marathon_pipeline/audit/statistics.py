@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from marathon_pipeline.records import Format
+from marathon_pipeline.records import Format, Judged, JudgedMeasure, Planted
 
 
 class _Counted(BaseModel):
@@ -202,6 +202,62 @@ class Reviewed(_Counted):
     gone: int  # pairs that were judged and are no longer there as they were, or no longer pass the gates
 
 
+class Rate(_Counted):
+    """How many of the answers planted were taken for right, with the 95 % interval of their share."""
+
+    planted: int
+    accepted: int
+    share: float
+    low: float
+    high: float
+
+
+class Against(_Counted):
+    """Wrong answers of one kind. `better`: how much oftener right ones are accepted (Youden's J), with its 99.9 %
+    interval: one that tosses a coin shall not pass by the number of its tosses.
+    """
+
+    planted: Planted
+    accepted: Rate
+    better: float
+    low: float
+    high: float
+
+    @property
+    def beats_chance(self) -> bool:
+        return self.low > 0
+
+
+class Calibrated(_Counted):
+    """What is known of a judge's errors in one measure."""
+
+    measure: JudgedMeasure
+    right: Rate
+    wrong: tuple[Against, ...]
+
+
+class JudgedTask(_Counted):
+    """By what a judge said of all its pairs, rejected ones too; a share with its 95 % interval, none where none is."""
+
+    task: str
+    name: str
+    blind: Rate | None
+    grounded: Rate | None
+    judged: dict[Judged, int]
+
+
+class JudgeReport(_Counted):
+    """What a served model said of the pairs, and how far it can be trusted."""
+
+    models: tuple[str, ...]
+    total: JudgedTask
+    tasks: tuple[JudgedTask, ...]
+    calibrated: tuple[Calibrated, ...]
+    corrected: dict[JudgedMeasure, float]  # shares that are right, the judge's errors taken into account
+    unjudged: int  # pairs
+    idle: tuple[str, ...]  # gates that do not count, because the judge is not shown to beat chance
+
+
 class Statistics(_Counted):
     """All of a dataset's finished videos. Words, letters, duplicates and evidence are those of accepted pairs."""
 
@@ -231,17 +287,18 @@ class Statistics(_Counted):
     stages: tuple[StageEnd, ...]
     reviewed: Reviewed
     checks: tuple[Check, ...]
+    judge: JudgeReport | None = None  # none: no pair was judged
 
 
 def share(part: float, whole: float) -> float:
     return round(part / whole, 6) if whole else 0.0
 
 
-def wilson(part: float, whole: float) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927); all of it where nothing was counted."""
+def wilson(part: float, whole: float, z: float = 1.959964) -> tuple[float, float]:
+    """The interval of a share (Wilson 1927), by default that of 95 %; all of it where nothing was counted."""
     if not whole:
         return 0.0, 1.0
-    z, p = 1.959964, part / whole
+    p = part / whole
     middle, spread = p + z * z / (2 * whole), z * math.sqrt(p * (1 - p) / whole + z * z / (4 * whole * whole))
     return (middle - spread) / (1 + z * z / whole), (middle + spread) / (1 + z * z / whole)
 

@@ -8,18 +8,21 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from marathon_pipeline.audit.calibration import in_force
 from marathon_pipeline.audit.checks import Cell, grouped, judged, letters_of, summed
 from marathon_pipeline.audit.count import TENTHS, Count
 from marathon_pipeline.audit.ends import Ends, reasons
+from marathon_pipeline.audit.judge import heard
 from marathon_pipeline.audit.near import Near
 from marathon_pipeline.audit.sample import Sampler
 from marathon_pipeline.audit.statistics import (
     Duplicates,
     Evidence,
+    JudgeReport,
     LongestOption,
     Repeats,
     SourceCount,
@@ -81,7 +84,7 @@ def survey(
     videos = [
         (video, known[video.source_id].data_source if video.source_id in known else "") for video in dataset.finished()
     ]
-    reviews = dataset.reviews()
+    gates, reviews = in_force(standards.gates, dataset.ledger), dataset.reviews()
     parts = []
     for first in range(0, len(videos), _AT_ONCE):
         own = videos[first : first + _AT_ONCE]
@@ -89,12 +92,13 @@ def survey(
     if processes is None:
         processes = 1 if len(parts) <= _ALONE else min(_PROCESSES, os.cpu_count() or 1)
     sampler = sampler or Sampler(0)
-    total = Count(standards.gates, sampler, reviews)
-    for count in _counted(partial(_count, dataset.tables, standards.gates, sampler.count), parts, processes):
+    total = Count(gates, sampler, reviews)
+    for count in _counted(partial(_count, dataset.tables, gates, sampler.count), parts, processes):
         total.extend(count)
         if progress is not None:
             progress(total.videos.total(), len(videos))
-    return _statistics(total, Ends(dataset.ledger), standards, known)
+    heard_of = heard(standards.gates, total.cells, standards.taxonomy, dataset.ledger)
+    return _statistics(total, Ends(dataset.ledger), replace(standards, gates=gates), known, heard_of)
 
 
 def _count(tables: Tables, gates: Gates, sample: int, part: _Part) -> Count:
@@ -133,7 +137,9 @@ def _live_as_long_as_the_parent() -> None:
     threading.Thread(target=end, daemon=True).start()
 
 
-def _statistics(count: Count, ends: Ends, standards: Standards, known: Mapping[str, Source]) -> Statistics:
+def _statistics(
+    count: Count, ends: Ends, standards: Standards, known: Mapping[str, Source], judge: JudgeReport | None
+) -> Statistics:
     taxonomy = standards.taxonomy
     across, near = _across(count)
     _planned(count, ends, taxonomy)
@@ -205,6 +211,7 @@ def _statistics(count: Count, ends: Ends, standards: Standards, known: Mapping[s
         stages=stages,
         reviewed=reviewed,
         checks=judged(standards.gates, count.cells, whole, taxonomy, reviewed.strata),
+        judge=judge,
     )
 
 

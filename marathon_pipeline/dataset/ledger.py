@@ -45,6 +45,10 @@ class Ledger:
     def __iter__(self) -> Iterator[Outcome]:
         return (Outcome.model_validate_json(line) for line in self._outcomes.values())
 
+    def of_stage(self, stage: str) -> Iterator[Outcome]:
+        """The outcomes of one stage, without a look at the others."""
+        return (Outcome.model_validate_json(line) for key, line in self._outcomes.items() if key[0] == stage)
+
     def __len__(self) -> int:
         return len(self._outcomes)
 

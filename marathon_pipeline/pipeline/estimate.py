@@ -18,6 +18,8 @@ _ASSUMED: dict[str, tuple[float, float, int, int]] = {
     "caption_events": (1, 11.5 / MEAN_SECONDS, 4000, 240),
     "summarize": (1, 0, 3050, 370),
     "qa": (2, 0, 12400, 290),  # for each task
+    "verify": (15, 0, 900, 40),  # for each task: three questions in each format
+    "calibrate": (1.2, 0, 900, 40),  # of a twentieth of them
 }
 
 

@@ -59,7 +59,7 @@ class Planner:
 
     def __init__(self, stages: Sequence[Stage], ledger: Ledger, selection: Selection) -> None:
         names = [stage.name for stage in stages]
-        self.stages = tuple(stages[: names.index(selection.until) + 1] if selection.until else stages)
+        self.stages = tuple(stages[: names.index(selection.until) + 1] if selection.until in names else stages)
         self._ledger, self._selection = ledger, selection
         self._given = frozenset(names[: names.index(selection.since)] if selection.since else ())
         self._writer = {record: stage for stage in stages for record in stage.writes}

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.dataset.reviews import Judged, reject_reasons
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.pipeline.plan import Planner
-from marathon_pipeline.records import Verdict
+from marathon_pipeline.records import QAPair, Verdict
 from marathon_pipeline.stages.stage import Replacement
 
 
@@ -30,14 +31,14 @@ def find_rejected(
     One run makes one try: it takes the parts that were tried least often. So one that was killed goes on with those
     that it had not come to, or not verified, and begins no further try at the others.
     """
-    tasks = tuple(tasks)
+    tasks, reviews = tuple(tasks), dataset.reviews()
     found: dict[tuple[str, str], Replacement] = {}
     begun: set[int] = set()  # tries that are still to be verified
     used_up: Counter[str] = Counter()
     for source_id, video_id in ((source, video) for source in sources for video in planner.videos_of(source)):
         works = planner.of_video(video_id, source_id)
         unsettled = {(work.stage.name, part) for work in works for part in (*work.stale, *work.waiting)}
-        rejected = _rejected(dataset, video_id, gates)
+        rejected = _rejected(dataset, video_id, gates, reviews.rejected(video_id))
         for task in tasks:
             written = dataset.ledger.get("qa", video_id, task)
             if written is None or written.status != "ok" or ("qa", task) in unsettled:
@@ -57,10 +58,13 @@ def find_rejected(
     return Rejected(replace, used_up)
 
 
-def _rejected(dataset: Dataset, video_id: str, gates: Gates) -> Mapping[str, set[str]]:
+def _rejected(dataset: Dataset, video_id: str, gates: Gates, by_people: frozenset[Judged]) -> Mapping[str, set[str]]:
     """The ids of the rejected pairs of a video, by task."""
     ids: defaultdict[str, set[str]] = defaultdict(set)
     for verdict in dataset.tables.read(Verdict, video_id):
         if gates.reasons(verdict):
             ids[verdict.task].add(verdict.qa_id)
+    for pair in dataset.tables.read(QAPair, video_id) if by_people else ():
+        if reject_reasons(pair, by_people):
+            ids[pair.task].add(pair.qa_id)
     return ids

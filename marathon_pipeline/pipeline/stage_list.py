@@ -4,12 +4,14 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from marathon_pipeline.annotators.protocol import Annotator
+from marathon_pipeline.annotators.protocol import Annotator, JudgingAnnotator
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.sources.settings import DownloadSettings
+from marathon_pipeline.stages.calibrate import Calibrate
 from marathon_pipeline.stages.caption_clips import CaptionClips, CaptionSettings
 from marathon_pipeline.stages.caption_events import CaptionEvents, EventSettings
 from marathon_pipeline.stages.download import Download, PartSettings
+from marathon_pipeline.stages.judging import JudgeSettings
 from marathon_pipeline.stages.qa import WriteQA
 from marathon_pipeline.stages.segment import Segment, SegmentSettings
 from marathon_pipeline.stages.stage import Stage
@@ -18,7 +20,7 @@ from marathon_pipeline.stages.verify import Verify
 from marathon_pipeline.taxonomy import Taxonomy
 
 ANNOTATED = ("caption_clips", "caption_events", "summarize", "qa")
-STAGE_NAMES = ("download", "segment", "caption_clips", "caption_events", "summarize", "qa", "verify")
+STAGE_NAMES = ("download", "segment", "caption_clips", "caption_events", "summarize", "qa", "verify", "calibrate")
 
 
 class StageSettings(BaseModel):
@@ -31,6 +33,7 @@ class StageSettings(BaseModel):
     segment: SegmentSettings = SegmentSettings()
     captions: CaptionSettings = CaptionSettings()
     events: EventSettings = EventSettings()
+    judge: JudgeSettings = JudgeSettings()
 
 
 def build_stages(
@@ -39,8 +42,9 @@ def build_stages(
     taxonomy: Taxonomy,
     tasks: tuple[str, ...],
     storage: Storage,
+    judge: JudgingAnnotator | None = None,
 ) -> tuple[Stage, ...]:
-    """`annotators`: who writes in each stage of `ANNOTATED`."""
+    """`annotators`: who writes in each stage of `ANNOTATED`. Without a `judge` there is no `calibrate`."""
     captions = taxonomy.captions
     return (
         Download(settings.download, settings.parts, settings.segment.decode, storage),
@@ -49,5 +53,6 @@ def build_stages(
         CaptionEvents(annotators["caption_events"], (captions["event_split"], captions["event"]), settings.events),
         Summarize(annotators["summarize"], captions["global"]),
         WriteQA(annotators["qa"], taxonomy, tasks),
-        Verify(taxonomy, tasks),
+        Verify(taxonomy, tasks, judge, settings.judge),
+        *((Calibrate(judge, taxonomy, tasks, settings.judge),) if judge else ()),
     )

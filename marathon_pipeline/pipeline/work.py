@@ -113,7 +113,12 @@ async def _run_part(
         failure = _failure(error)
     outcome = _outcome(stage, order, part, time.monotonic() - began, failure)
     outcome = outcome.model_copy(
-        update={"lost": dict(answers.lost), "probed": answers.probed, "usage": journal.usage(part)}
+        update={
+            "lost": dict(answers.lost),
+            "tallies": dict(answers.tallies),
+            "probed": answers.probed,
+            "usage": journal.usage(part),
+        }
     )
     if failure is not None:
         return outcome, ()

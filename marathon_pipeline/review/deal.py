@@ -7,6 +7,7 @@ from itertools import zip_longest
 from operator import itemgetter
 from typing import NamedTuple, get_args
 
+from marathon_pipeline.audit.calibration import in_force
 from marathon_pipeline.audit.reviewed import ReviewCount
 from marathon_pipeline.audit.survey import Standards
 from marathon_pipeline.dataset.dataset import Dataset
@@ -43,7 +44,7 @@ def deal(
 
     What people rejected stays in the deal: the gates accepted it. Raises UserError where they accept nothing.
     """
-    count = ReviewCount(reviews)
+    count, gates = ReviewCount(reviews), in_force(standards.gates, dataset.ledger)
     kept: defaultdict[tuple[str, Format], list[tuple[str, Dealt]]] = defaultdict(list)
     finished = list(dataset.finished())
     for done, video in enumerate(finished, start=1):
@@ -54,7 +55,7 @@ def deal(
             verdict = verdicts.get(pair.qa_id)
             if pair.task not in video.tasks or verdict is None:
                 continue
-            passed = not standards.gates.reasons(verdict)
+            passed = not gates.reasons(verdict)
             count.add(pair, passed)
             if passed:
                 stratum = kept[pair.task, pair.format]

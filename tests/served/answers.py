@@ -29,6 +29,7 @@ class Asked:
     name: str  # of the schema
     schema: Mapping[str, Any] | None
     task: str
+    user: str  # the first user message
     prompt: str  # as it would be tokenized, the frames by their digests
 
 
@@ -47,6 +48,7 @@ def asked(request: Mapping[str, Any]) -> Asked:
         name=wanted.get("name", ""),
         schema=_inlined(wanted["schema"], wanted["schema"].get("$defs", {})) if "schema" in wanted else None,
         task=_task(user) if wanted.get("name", "").startswith("qa_") else "",
+        user=user,
         prompt="".join(f"<|{role}|>{_drawn_out(frames)}{text}<|end|>" for role, text, frames in turns),
     )
 

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from aiohttp import web
 
-from served import answers, faults
+from served import answers, faults, judge
 from served.answers import Asked
 from served.faults import Choice, Faults, Strike
 
@@ -138,7 +138,7 @@ class Completions:
         try:
             sent = json.loads(body)
             asked = answers.asked(sent)
-            good = answers.answer(asked) if asked.schema is None or not self.options.no_schemas else "Certainly! Yes."
+            good = self._good(asked) if asked.schema is None or not self.options.no_schemas else "Certainly! Yes."
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             return problem(400, f"{type(error).__name__}: {error}", "BadRequestError")
         entry.conversation, entry.schema, entry.task = asked.conversation, asked.name, asked.task
@@ -158,13 +158,18 @@ class Completions:
             await asyncio.sleep(self.options.latency + self.options.jitter * strike.random.random())
         if strike.kind == "late":
             await asyncio.sleep(self.faults.settings["late_seconds"] * strike.random.uniform(0.25, 1))
-        value = good if source is asked else answers.answer(source)
+        value = good if source is asked else self._good(source)
         choice = chosen(asked, value, strike, most_tokens or MOST_TOKENS)
         entry.finish, entry.completion_tokens = choice.finish_reason, len(choice.content or "") // TOKEN + 1
         answer = json.dumps(completion(sent, entry, choice), ensure_ascii=False).encode()
         if strike.kind == "cut":
             return await cut_off(request, answer)
         return web.Response(body=answer, content_type="application/json")
+
+    def _good(self, asked: Asked) -> Any:
+        if self.options.judge is not None and asked.name in judge.NAMES:
+            return judge.answer(asked, self.options.judge)
+        return answers.answer(asked)
 
     def unauthorized(self, request: web.Request) -> web.Response | None:
         if self.options.key and request.headers.get("Authorization") != f"Bearer {self.options.key}":
@@ -314,6 +319,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--latency", type=float, default=0.0, help="seconds that an answer takes once it has a slot")
     parser.add_argument("--jitter", type=float, default=0.0, help="up to so many seconds more: answers out of order")
     parser.add_argument("--slots", type=int, default=256, help="answers made at once; the others wait in order")
+    parser.add_argument("--judge", type=json.loads, help="JSON: judge by rule, with these errors (served/judge.py)")
     parser.add_argument("--key", default="", help="the API key, if one is asked for")
     parser.add_argument("--model", default="", help="the models served, with commas (default: any name)")
     parser.add_argument("--max-model-len", type=int, default=0, help="tokens of prompt and answer (default: no bound)")

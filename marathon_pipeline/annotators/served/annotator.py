@@ -2,10 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from marathon_pipeline import wording
 from marathon_pipeline.annotators.protocol import Pictures, Written
@@ -16,14 +16,18 @@ from marathon_pipeline.annotators.served.check import check
 from marathon_pipeline.annotators.served.pool import Pool, Sender
 from marathon_pipeline.annotators.served.settings import HOW, ModelSettings
 from marathon_pipeline.annotators.served.shapes import (
+    BlindAnswer,
     ChoiceAnswer,
     ChoiceQuestion,
     ClipCaptionAnswer,
     EventCaptionAnswer,
     EventSplitAnswer,
     GlobalCaptionAnswer,
+    GroundedAnswer,
+    Judgement,
     OpenAnswer,
     OpenQuestion,
+    S,
 )
 from marathon_pipeline.annotators.served.views import View, views
 from marathon_pipeline.dataset.journal import Answers
@@ -35,6 +39,8 @@ from marathon_pipeline.records import (
     ClipCaption,
     Event,
     Format,
+    Judged,
+    JudgedMeasure,
     QAPair,
     Record,
     Signals,
@@ -91,11 +97,22 @@ class Served:
     def for_work(self, answers: Answers) -> "ServedWriter":
         return ServedWriter(self, answers)
 
+    def judge_for(self, answers: Answers) -> "ServedJudge":
+        return ServedJudge(self, answers)
+
     @property
     def room(self) -> int:
         """Characters that a prompt may have."""
         tokens = self.settings.context_tokens - self.settings.answer_tokens
         return int(tokens * self.settings.chars_per_token) - _SCHEMA_CHARS
+
+    def fitting(self, prompt: Callable[[int], prompts.Prompt]) -> prompts.Prompt:
+        """The prompt with as few caption fields left out as it takes to fit. Raises Failed `context`."""
+        for without in range(len(prompts.EXPENDABLE) + 1):
+            rendered = prompt(without)
+            if rendered.chars <= self.room:
+                return rendered
+        raise Failed("context", f"a prompt of {rendered.chars:,} characters is too long for context_tokens")
 
     def _room_for_notes(self, topic: TopicName) -> int:
         """What the longest request of a topic leaves: the same for all of its tasks, so that they share their notes."""
@@ -207,7 +224,7 @@ class ServedWriter:
 
     async def split_events(self, video_id: str, captions: Sequence[ClipCaption]) -> list[Event]:
         ids = [caption.clip_id for caption in captions]
-        prompt = self._fitting(partial(prompts.split_prompt, self._taxonomy, captions))
+        prompt = self._annotator.fitting(partial(prompts.split_prompt, self._taxonomy, captions))
         question = Question(
             video_id,
             "caption_events",
@@ -243,14 +260,16 @@ class ServedWriter:
         self, event: Event, before: Event | None, after: Event | None, captions: Sequence[ClipCaption]
     ) -> Event:
         async with self._annotator.memory:
-            prompt = self._fitting(partial(prompts.event_prompt, self._taxonomy, event, before, after, captions))
+            prompt = self._annotator.fitting(
+                partial(prompts.event_prompt, self._taxonomy, event, before, after, captions)
+            )
             version = self._taxonomy.captions["event"].version
             question = Question(event.video_id, "caption_events", event.event_id, prompt, version=version)
             answer, binding = await self._asker.ask(question, EventCaptionAnswer)
         return event.model_copy(update={"caption": answer.caption, "binding": binding})
 
     async def summarize(self, events: Sequence[Event]) -> Summary:
-        prompt = self._fitting(lambda _: prompts.global_prompt(self._taxonomy, events))
+        prompt = self._annotator.fitting(lambda _: prompts.global_prompt(self._taxonomy, events))
         version = self._taxonomy.captions["global"].version
         question = Question(events[0].video_id, "summarize", "global", prompt, version=version)
         answer, binding = await self._asker.ask(question, GlobalCaptionAnswer)
@@ -286,14 +305,6 @@ class ServedWriter:
             raise Filtered("nothing_to_ask", f"no sound question for {task.task} in this format")
         return kept
 
-    def _fitting(self, prompt: Any) -> prompts.Prompt:
-        """The prompt with as few caption fields left out as it takes to fit. Raises Failed `context`."""
-        for without in range(len(prompts.EXPENDABLE) + 1):
-            rendered: prompts.Prompt = prompt(without)
-            if rendered.chars <= self._annotator.room:
-                return rendered
-        raise Failed("context", f"a prompt of {rendered.chars:,} characters is too long for context_tokens")
-
     def _faults(self, answer: OpenAnswer | ChoiceAnswer, task: Task) -> list[str]:
         """What is wrong with the words of its questions, for a repair."""
         return [
@@ -319,6 +330,35 @@ class ServedWriter:
             clip_ids=tuple(caption.clip_id for caption in captions),
             binding=summary.binding.model_copy(update={"template_version": task.version}),
         )
+
+
+class ServedJudge:
+    """A `Judge`, for one part of a stage's work on one video."""
+
+    def __init__(self, annotator: Served, answers: Answers) -> None:
+        self._annotator, self._stage = annotator, answers.journal.stage
+        self._asker = Asker(annotator.settings, annotator.sender, answers)
+
+    async def choose(self, unit: str, pair: QAPair, captions: Sequence[ClipCaption]) -> tuple[int | None, Binding]:
+        answer: BlindAnswer | GroundedAnswer
+        if captions:
+            answer, binding = await self._ask(unit, "grounded", pair, captions, GroundedAnswer)
+        else:
+            answer, binding = await self._ask(unit, "blind", pair, (), BlindAnswer)
+        return (LETTERS.index(answer.letter) if answer.letter != "none" else None), binding
+
+    async def weigh(self, unit: str, pair: QAPair, captions: Sequence[ClipCaption]) -> tuple[Judged, Binding]:
+        answer, binding = await self._ask(unit, "judged", pair, captions, Judgement)
+        return answer.verdict, binding
+
+    async def _ask(
+        self, unit: str, measure: JudgedMeasure, pair: QAPair, captions: Sequence[ClipCaption], shape: type[S]
+    ) -> tuple[S, Binding]:
+        taxonomy = self._annotator.taxonomy
+        async with self._annotator.memory:
+            prompt = self._annotator.fitting(partial(prompts.judge_prompt, taxonomy, measure, pair, captions))
+            question = Question(pair.video_id, self._stage, unit, prompt, version=taxonomy.judge.version)
+            return await self._asker.ask(question, shape)
 
 
 def chosen_seconds(clip: Clip, count: int) -> list[int]:

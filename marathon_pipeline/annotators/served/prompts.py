@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from marathon_pipeline.annotators.served.views import View
-from marathon_pipeline.records import Clip, ClipCaption, Event, Format, Summary
+from marathon_pipeline.records import LETTERS, Clip, ClipCaption, Event, Format, JudgedMeasure, QAPair, Summary
 from marathon_pipeline.taxonomy import Demonstration, Task, Taxonomy
 
 _HEADINGS = {
@@ -89,6 +89,17 @@ def qa_prompt(taxonomy: Taxonomy, task: Task, format: Format, shared: str, known
     )
     again = f"\n\n{taxonomy.prompt.render_again(known)}" if known else ""
     return Prompt(taxonomy.prompt.render_system(taxonomy.rules), shared, f"\n{own}{again}")
+
+
+def judge_prompt(
+    taxonomy: Taxonomy, measure: JudgedMeasure, pair: QAPair, captions: Sequence[ClipCaption], without: int = 0
+) -> Prompt:
+    """`captions`: of the pair's evidence; `without`: so many of the `EXPENDABLE` fields."""
+    told = [_reduced(caption, without) for caption in captions]
+    shared = taxonomy.judge.render_notes(fields=_HEADINGS, captions=told) if told else ""
+    options = dict(zip(LETTERS, pair.options, strict=False))
+    own = taxonomy.judge.render_request(measure, question=pair.question, options=options, answer=pair.answer)
+    return Prompt(taxonomy.judge.system, shared, f"\n{own}")
 
 
 def _written(shown: Demonstration) -> str:

@@ -4,9 +4,11 @@ import copy
 import json
 from collections.abc import Sequence
 from functools import cache
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, ValidationInfo
+
+from marathon_pipeline.records import Judged
 
 _MOST_PROBLEMS = 5  # quoted in a repair
 _MOST_EVIDENCE = 12
@@ -115,6 +117,26 @@ class ChoiceAnswer(Shape):
     schema_name = "qa_choice"
 
     questions: tuple[ChoiceQuestion, ...]
+
+
+class BlindAnswer(Shape):
+    schema_name = "blind_answer"
+
+    letter: Literal["A", "B", "C", "D"]
+
+
+class GroundedAnswer(Shape):
+    schema_name = "grounded_answer"
+
+    because: Annotated[str, _bound(400)]
+    letter: Literal["A", "B", "C", "D", "none"]
+
+
+class Judgement(Shape):
+    schema_name = "judgement"
+
+    because: Annotated[str, _bound(400)]
+    verdict: Judged
 
 
 def schema_of(shape: type[Shape], clip_ids: Sequence[str] = (), most: int | None = None) -> dict[str, Any]:
