@@ -19,7 +19,7 @@ from marathon_pipeline.records import (
     Record,
     digest,
 )
-from marathon_pipeline.stages.judging import JudgeSettings, cited
+from marathon_pipeline.stages.judging import JudgeSettings, chosen, cited
 from marathon_pipeline.stages.stage import Given, together
 from marathon_pipeline.taxonomy import Plants, Taxonomy
 from marathon_pipeline.wording import words
@@ -77,8 +77,7 @@ async def _tried(judge: Judge, plant: Plant) -> Calibration:
         said, binding = await judge.weigh(unit, pair, captions)
         accepted = said == "right"
     else:
-        place, binding = await judge.choose(unit, pair, captions)
-        accepted = place is not None and pair.options[place] == pair.answer
+        accepted, binding = await chosen(judge, unit, pair, captions)
     return Calibration(
         qa_id=pair.qa_id,
         video_id=pair.video_id,

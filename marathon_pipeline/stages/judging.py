@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from marathon_pipeline.annotators.protocol import Judge
 from marathon_pipeline.errors import Failed
-from marathon_pipeline.records import LETTERS, ClipCaption, QAPair
+from marathon_pipeline.records import LETTERS, Binding, ClipCaption, QAPair
 from marathon_pipeline.stages.stage import together
 
 
@@ -38,9 +38,9 @@ async def said_of(judge: Judge, pair: QAPair, captions: Sequence[ClipCaption], o
     )
     measures: dict[str, object] = {}
     if not unguessed:
-        measures["blind_right"] = round(sum(guesses) / orders, 6)
+        measures["blind_right"] = round(sum(right for right, _ in guesses) / orders, 6)
     if grounded:
-        measures["grounded_right"] = float(grounded[0])
+        measures["grounded_right"] = float(grounded[0][0])
     return Said(measures, [*unguessed, *ungrounded])
 
 
@@ -54,10 +54,10 @@ async def _open(judge: Judge, pair: QAPair, captions: Sequence[ClipCaption]) -> 
     return Said({"judged": judged}, [])
 
 
-async def chosen(judge: Judge, unit: str, pair: QAPair, captions: Sequence[ClipCaption]) -> bool:
+async def chosen(judge: Judge, unit: str, pair: QAPair, captions: Sequence[ClipCaption]) -> tuple[bool, Binding]:
     """Whether the judge takes the option that is the pair's answer."""
-    place, _ = await judge.choose(unit, pair, captions)
-    return place is not None and pair.options[place] == pair.answer
+    place, binding = await judge.choose(unit, pair, captions)
+    return place is not None and pair.options[place] == pair.answer, binding
 
 
 def rotated(pair: QAPair, shift: int) -> QAPair:
