@@ -25,7 +25,9 @@ def faults_of(found: list[Score]) -> list[str]:
 
 
 def test_every_problem_and_every_number_with_a_bound_is_planted() -> None:
-    assert {fault.found_as for fault in FAULTS} == set(PROBLEMS) | set(GATES.items.bounds)
+    # Those of a judge are planted before judges of all kinds in test_judge.py.
+    by_a_judge = {"answered_blind", "not_grounded", "grounded_right", "judged_wrong", "judged_vague", "unjudged"}
+    assert {fault.found_as for fault in FAULTS} == (set(PROBLEMS) | set(GATES.items.bounds)) - by_a_judge
 
 
 def test_planted_faults_are_found_and_clean_pairs_are_let_through() -> None:
@@ -47,6 +49,13 @@ def test_every_measure_of_a_dataset_is_planted() -> None:
 @pytest.mark.slow
 def test_a_clean_dataset_breaks_no_gate() -> None:
     assert broken(Whole.of(videos(VIDEOS))) == []
+
+
+@pytest.mark.slow
+def test_a_judge_who_finds_little_fault_breaks_no_gate() -> None:
+    whole = Whole.of(videos(VIDEOS))
+    wholes.judged()(whole)
+    assert broken(whole) == []
 
 
 @pytest.mark.slow

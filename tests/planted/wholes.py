@@ -8,21 +8,38 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
-from test_audit_report import finished
+from test_audit_report import finished, outcome
 
 from marathon_pipeline.audit.statistics import Check
 from marathon_pipeline.audit.survey import Standards, survey
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.gates import DatasetMeasure
-from marathon_pipeline.records import CAPTION_FIELDS, ClipCaption, Event, QAPair, Source, Summary, Verdict
+from marathon_pipeline.records import (
+    CAPTION_FIELDS,
+    ClipCaption,
+    Event,
+    JudgedMeasure,
+    Planted,
+    QAPair,
+    Source,
+    Summary,
+    Verdict,
+)
 from marathon_pipeline.wording import words
 from planted.clean import TAXONOMY, Rows, verified
 from planted.pairs import with_options, wrong_of
 from planted.score import GATES
 
-USUAL = 2  # how often a text may be the right option of a task
+# What a judge that never errs makes of planted answers.
+FLAWLESS = {
+    f"{measure} {planted}{accepted}": 0 if accepted and planted != "right" else 100
+    for measure in get_args(JudgedMeasure)
+    for planted in get_args(Planted)
+    for accepted in ("", " accepted")
+}
+USUAL = 1  # how often a text may be the right option of a task
 
 
 @dataclass
@@ -37,6 +54,7 @@ class Whole:
     waiting: set[tuple[str, str]] = field(default_factory=set)  # video and task that `verify` has not ended
     unverified: set[str] = field(default_factory=set)
     benchmarks: dict[str, str] = field(default_factory=dict)
+    judge: Callable[[QAPair], dict[str, object]] | None = None  # what it says of a pair, as fields of its verdict
     chance: Random = field(default_factory=lambda: Random(1))
 
     @classmethod
@@ -69,6 +87,8 @@ class Whole:
             tasks = sorted({pair.task for pair in rows[QAPair]})
             ends = finished(name, rows[ClipCaption][-1].end, len(self.events[name]), dict.fromkeys(tasks, ""))
             dataset.ledger.append(end for end in ends if end.stage != "verify" or (name, end.part) not in self.waiting)
+        if self.judge:
+            dataset.ledger.append([outcome(name, "calibrate", "object_recognition", tallies=FLAWLESS)])
         dataset.ledger.flush()
         return survey(dataset, Standards(TAXONOMY, GATES, self.benchmarks)).checks
 
@@ -76,7 +96,9 @@ class Whole:
         before = {id(pair) for pair in rows[QAPair]}
         changed = [pair for pair in pairs if id(pair) not in before]
         known = {**self.verdicts, **{verdict.qa_id: verdict for verdict in verified(rows, changed)}}
-        return (known[pair.qa_id] for pair in pairs if pair.qa_id not in self.unverified)
+        for pair in pairs:
+            if pair.qa_id not in self.unverified:
+                yield known[pair.qa_id].model_copy(update=self.judge(pair) if self.judge else {})
 
 
 def _changed(pair: QAPair, plant: Callable[[QAPair], dict[str, object] | None]) -> QAPair:
@@ -230,6 +252,23 @@ def stuck(whole: Whole) -> None:
         whole.captions[name] = [row.model_copy(update=texts) if whole.chance.random() < 0.1 else row for row in rows]
 
 
+def judged(
+    blind: float = 0.25, grounded: float = 0.97, right: float = 0.95, else_: str = "wrong"
+) -> Callable[[Whole], None]:
+    """A judge looks at it, and finds so many right; of the open-ended answers it calls the others `else_`."""
+
+    def plant(whole: Whole) -> None:
+        def said(pair: QAPair) -> dict[str, object]:
+            chance = whole.chance.random()
+            if pair.format == "open":
+                return {"judged": "right" if chance < right else else_}
+            return {"blind_right": float(chance < blind), "grounded_right": float(whole.chance.random() < grounded)}
+
+        whole.judge = said
+
+    return plant
+
+
 FAULTS: tuple[Fault, ...] = (
     Fault("waiting", "a task of one video is not verified", wait),
     Fault("unverified", "a pair without a verdict", unverify),
@@ -252,6 +291,11 @@ FAULTS: tuple[Fault, ...] = (
     Fault("mean_events", "every video has two events", lump(1)),
     Fault("few_events", "every fourth video has two events", lump(4)),
     Fault("lost_facts", "the events of every fifth video say nothing", silent),
+    Fault("blind", "two thirds of the choices are answered without the video", judged(blind=0.67)),
+    Fault("grounded", "of two fifths of the choices the captions say otherwise", judged(grounded=0.6)),
+    Fault("judged_right", "two fifths of the open-ended answers are wrong", judged(right=0.6)),
+    Fault("judged_wrong", "two fifths of the open-ended answers are wrong", judged(right=0.6)),
+    Fault("judged_vague", "a fifth of the open-ended answers is vague", judged(right=0.8, else_="vague")),
     Fault("caption_gaps", "every tenth video lacks the captions of its middle", gaps),
     Fault("commonest_caption", "a tenth of the clips bears one caption", stuck),
     Fault("benchmark_videos", "a benchmark names a video", lambda whole: whole.benchmarks.update(v003="a benchmark")),
