@@ -14,6 +14,7 @@ from test_takedown import naming, verifies
 
 from marathon_pipeline.dataset.dataset import Dataset, media_key
 from marathon_pipeline.gates import Gates
+from marathon_pipeline.pipeline.ingest import gather
 from marathon_pipeline.records import Outcome, QAPair, Video
 from marathon_pipeline.release.plan import bucket
 from marathon_pipeline.release.settings import ReleaseSettings
@@ -121,5 +122,5 @@ def test_of_a_source_among_a_thousand_no_trace_is_left_but_keyed_hashes(built: P
     (tmp_path / "again.jsonl").write_text(f'{{"url": "{_URL}&feature=share", "id": "other"}}\n')
     said = marathon("manifest", "check", "again.jsonl", "--removals", "out", code=2)
     assert "was purged" in said
-    marathon("run", "job.yaml", "--input", "again.jsonl", "--until", "download", "--sample", 1)
-    assert not any(source.url == _URL for source in Dataset(str(root)).sources().values())
+    gathered = gather(Dataset(str(root)), [str(tmp_path / "again.jsonl")])
+    assert [source.url for source in gathered.purged] == [_URL] and len(gathered.sources) == _VIDEOS - 1

@@ -58,9 +58,6 @@ class Purged:
     replaced: tuple[tuple[str, str], ...]  # releases and media that were withdrawn, and what took their places
     left: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
-        return "; ".join(self.lines())
-
     def lines(self) -> Iterator[str]:
         for target in self.order.targets:
             videos = f", videos {', '.join(target.videos)}" if target.videos else ""
@@ -202,7 +199,7 @@ def _search(storage: Storage, order: Order) -> tuple[Searched, tuple[str, ...]]:
     files: Counter[str] = Counter()
     pictures = 0
     left = []
-    for key in storage.keys(""):
+    for key in storage.keys("") if order.targets else ():  # else nothing of it was ever here
         if key == order.certificate or key.startswith(f"{ORDERS}/"):
             continue
         files[key.split("/")[0]] += 1
