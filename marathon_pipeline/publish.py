@@ -10,7 +10,7 @@ from rich.console import Console
 
 from marathon_pipeline.audit.calibration import in_force
 from marathon_pipeline.audit.compare import Change, Comparison, compare
-from marathon_pipeline.audit.measures import PROBLEMS
+from marathon_pipeline.audit.measures import OF_A_JUDGE, PROBLEMS
 from marathon_pipeline.audit.report import HTML_KEY, AuditInfo, current_audit, write_audit
 from marathon_pipeline.audit.sides import DatasetSide, Side, open_release
 from marathon_pipeline.audit.statistics import Check, Statistics
@@ -222,6 +222,6 @@ def _gates_of(path: Path | None) -> Gates:
     """The gates of a file, or the shipped ones."""
     path = path or shipped("jobs/gates.yaml")
     gates = load_gates(path)
-    if unknown := sorted(set(gates.items.forgive) - PROBLEMS.keys()):
+    if unknown := sorted(set(gates.items.forgive) - PROBLEMS.keys() - OF_A_JUDGE.keys()):
         raise UserError(f"{path}: items forgive: `{unknown[0]}` is no problem of a QA pair; docs/audit.md lists them")
     return gates

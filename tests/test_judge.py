@@ -91,7 +91,7 @@ def thing(n: int) -> str:
 def pair(n: int, format: str, right: bool = True) -> QAPair:
     """About clip n. Not `right`: its answer is what another clip shows."""
     said = thing(n) if right else f"{thing(n + 7)} or so"
-    options = [said, *(f"{THINGS[(n + k) % len(THINGS)]} of nobody" for k in (1, 2, 3))] if format == "choice" else []
+    options = [said, *(f"{THINGS[(n + k) % len(THINGS)]} of someone" for k in (1, 2, 3))] if format == "choice" else []
     options = [*options[-(n % 4) :], *options[: -(n % 4)]]
     question = f"What does person {n} hold?" if format == "choice" else f"What is held by person {n}?"
     return QAPair(

@@ -49,8 +49,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory, proxy: bytes) -> Path:
     write, one, other = dataset.storage.write, sorted(QA_OF_GONE)[0], pair(video_of(SOURCES[0]), TASKS[0], 0).qa_id
     write("job.yaml", f"dataset: out\ninputs: [{GONE.url}, {SOURCES[0].url}]\n".encode())
     write("audit/report.html", f"<p>{video_of(GONE)}</p>".encode())
-    write("reviews/ann.json", json.dumps({"by": "ann", "judged": [{"qa_id": one}, {"qa_id": other}]}).encode())
-    write("reviews/bob.jsonl.gz", gzip.compress(b"".join(b'{"qa_id": "%s"}\n' % q.encode() for q in (one, other))))
+    write("notes/ann.json", json.dumps({"by": "ann", "judged": [{"qa_id": one}, {"qa_id": other}]}).encode())
+    write("notes/bob.jsonl.gz", gzip.compress(b"".join(b'{"qa_id": "%s"}\n' % q.encode() for q in (one, other))))
     write(f"features/{video_of(GONE)}.safetensors", b"numbers")
     write("exported/all.tar", tar_of({"a.json": json.dumps({"url": GONE.url}).encode()}))
     write(f"journal/ab/{video_of(GONE)}/qa-000001.jsonl", b'{"text": "what was answered"}\n')
@@ -124,8 +124,8 @@ def test_nothing_below_the_dataset_names_a_source_that_was_purged(dataset: Datas
     assert naming(root, *words) == set() and not done.left
     assert naming(root, video_of(SOURCES[0])) and not (root / "features").exists()
     kept = pair(video_of(SOURCES[0]), TASKS[0], 0).qa_id
-    assert json.loads((root / "reviews/ann.json").read_text()) == {"by": "ann", "judged": [{"qa_id": kept}]}
-    assert gzip.decompress((root / "reviews/bob.jsonl.gz").read_bytes()).decode() == f'{{"qa_id": "{kept}"}}\n'
+    assert json.loads((root / "notes/ann.json").read_text()) == {"by": "ann", "judged": [{"qa_id": kept}]}
+    assert gzip.decompress((root / "notes/bob.jsonl.gz").read_bytes()).decode() == f'{{"qa_id": "{kept}"}}\n'
     assert "inputs:\n- https://example.org/watch/0\n" in (root / "job.yaml").read_text()
 
 

@@ -167,6 +167,8 @@ def _sample(taxonomy: Taxonomy, sampler: Sampler) -> list[_Chosen]:
 def _numbers(chosen: _Chosen, gates: Gates) -> Iterator[Number]:
     for name in NUMBERS:
         value, bound = getattr(chosen.shown.verdict, name), gates.items.bounds.get(name)
+        if value is None:  # not measured
+            continue
         yield Number(
             name=name,
             value=value,

@@ -22,7 +22,9 @@ PROBLEMS: dict[str, str] = {
     "evidence_outside_video": "A stretch of the evidence has no length, begins before the video or ends after it.",
     "unknown_clip": "It cites a clip that the video does not have.",
     "evidence_outside_clips": "A stretch of the evidence is not covered by the clips that it cites.",
-    # By what a judge said of it, where there is one: the gates decide.
+}
+# By what a judge said of it, where there is one: the gates decide.
+OF_A_JUDGE: dict[str, str] = {
     "answered_blind": "A judge answers it right without the video, in more orders of its options than the gates allow.",
     "not_grounded": "By the captions of its evidence a judge comes to another option, or to none.",
     "judged_wrong": "By the captions of its evidence a judge finds the answer wrong, or not said.",

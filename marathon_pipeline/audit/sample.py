@@ -44,7 +44,7 @@ class Sampler:
             for (rank, _, _), shown in kept:
                 self._add(stratum, rank, shown)
 
-    def _doubt(self, name: str, value: float, shown: Shown) -> None:
+    def _doubt(self, name: str, value: float | None, shown: Shown) -> None:
         if not value:  # nothing of it, or not measured
             return
         if bound := self.bounds.get(name):

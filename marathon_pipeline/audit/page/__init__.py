@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from marathon_pipeline.audit.cards import Card
 from marathon_pipeline.audit.compare import Comparison
-from marathon_pipeline.audit.measures import PROBLEMS
+from marathon_pipeline.audit.measures import OF_A_JUDGE, PROBLEMS
 from marathon_pipeline.audit.statistics import Check, Histogram, Statistics, percent, plain
 from marathon_pipeline.dataset.reviews import REASONS, REJECTED
 from marathon_pipeline.taxonomy import Taxonomy, clock
@@ -48,7 +48,7 @@ def render(
             cards=cards,
             comparison=comparison,
             names=_names(taxonomy),
-            problem_says=PROBLEMS | _OF_REVIEWS,
+            problem_says=PROBLEMS | OF_A_JUDGE | _OF_REVIEWS,
             reasons=REASONS,
         )
     )
