@@ -304,8 +304,10 @@ def show(dataset: DatasetArgument, video_id: Annotated[str, typer.Argument()], a
     """The caption tree and the QA of one video."""
     from marathon_pipeline.dataset.dataset import Dataset
     from marathon_pipeline.pipeline.show import lines, tree
+    from marathon_pipeline.publish import gates_in_force
 
-    found = tree(Dataset(dataset), video_id)
+    opened = Dataset(dataset)
+    found = tree(opened, video_id, gates_in_force(opened))
     if as_json:
         return _print_json(found.model_dump(mode="json"))
     for line in lines(found):

@@ -9,7 +9,8 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from marathon_pipeline.records import Verdict
+from marathon_pipeline.dataset.reviews import Judged, reject_reasons
+from marathon_pipeline.records import QAPair, Verdict
 from marathon_pipeline.rules_file import load_rules
 
 DatasetMeasure = Literal[
@@ -134,6 +135,11 @@ class Gates(_Strict):
         ]
         found = (*verdict.problems, *judged, *unjudged, *outside)
         return tuple(reason for reason in found if reason not in self.items.forgive)
+
+    def rejects(self, pair: QAPair, verdict: Verdict | None, by_people: frozenset[Judged]) -> tuple[str, ...]:
+        """All that keeps a pair out of releases: `reasons`, no verdict, people (by_people: whom they reject)."""
+        of_gates = ("unverified",) if verdict is None else self.reasons(verdict)
+        return (*of_gates, *reject_reasons(pair, by_people))
 
 
 def load_gates(path: Path) -> Gates:

@@ -22,6 +22,7 @@ from marathon_pipeline.config import MEASURED, JobConfig, job_of
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import UserError
+from marathon_pipeline.gates import Gates
 from marathon_pipeline.pipeline.estimate import Estimate, Estimator
 from marathon_pipeline.pipeline.ingest import gather, sample
 from marathon_pipeline.pipeline.pilot import FIRST_STAGE, Base, refuse_other_base
@@ -283,7 +284,7 @@ def prompts_of(url: str, task_id: str, video_id: str, templates: Path | None) ->
     task, model = taxonomy.task(task_id), config.models.get(config.annotators.qa)
     if model is None:
         raise UserError(f"{url}: annotators.qa is {MEASURED}, which is sent no prompts; name a served model in the job")
-    found = tree(dataset, video_id)
+    found = tree(dataset, video_id, Gates())
     if not found.captions or found.summary is None:
         raise UserError(f"{video_id}: has no captions yet; run the job until summarize first")
     if task.reads == ("global",):

@@ -218,6 +218,12 @@ def licences_of(config: JobConfig) -> Licences:
     return load_licences(config.licences or shipped("jobs/licences.yaml"))
 
 
+def gates_in_force(dataset: Dataset) -> Gates:
+    """The gates of the job that a dataset was last run with, else the shipped ones, as far as they count."""
+    path = job_of(dataset).gates if dataset.storage.exists("job.yaml") else None
+    return in_force(_gates_of(path), dataset.ledger)
+
+
 def _gates_of(path: Path | None) -> Gates:
     """The gates of a file, or the shipped ones."""
     path = path or shipped("jobs/gates.yaml")

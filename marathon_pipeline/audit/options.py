@@ -48,11 +48,13 @@ def kind(option: str) -> str:
     return "other"
 
 
-def _form(option: str) -> str:
-    """`He stands`, `the gate is open`: a sentence; `a gate that is open`: a phrase."""
+def _form(option: str) -> str | None:
+    """`He stands`, `the gate is open`: a sentence; `a gate that is open`: a phrase; `the man stays`: who knows."""
     said = words(option)
     verbs = (word in _VERBS and before not in _RELATIVES for before, word in pairwise(said))
-    return "sentence" if any(verbs) or not _PERSONS.isdisjoint(said[:1]) else "phrase"
+    if any(verbs) or not _PERSONS.isdisjoint(said[:1]):
+        return "sentence"
+    return None if any(word.endswith(("s", "ed")) for word in said[1:]) else "phrase"
 
 
 def _full_stop(option: str) -> str:

@@ -70,12 +70,13 @@ class Side(Protocol):
 
 
 class DatasetSide:
-    """`gates`: what decides which pairs may be released."""
+    """`gates`: what decides, beside people, which pairs may be released."""
 
     kind: Kind = "dataset"
 
     def __init__(self, dataset: Dataset, gates: Gates) -> None:
         self._dataset, self._gates = dataset, in_force(gates, dataset.ledger)
+        self._reviews = dataset.reviews()
         self._finished = {video.video_id: frozenset(video.tasks) for video in dataset.finished()}
         self.name = _last(dataset.url)
         self.videos = frozenset(self._finished)
@@ -88,10 +89,10 @@ class DatasetSide:
             if not wanted or video_id not in videos:
                 continue
             verdicts = {verdict.qa_id: verdict for verdict in read(Verdict, video_id)}
+            by_people = self._reviews.rejected(video_id)
             for pair in read(QAPair, video_id):
                 if pair.task in wanted:
-                    verdict = verdicts.get(pair.qa_id)
-                    yield _version(pair), verdict is not None and not self._gates.reasons(verdict)
+                    yield _version(pair), not self._gates.rejects(pair, verdicts.get(pair.qa_id), by_people)
 
     def parts(self) -> dict[str, tuple[str, int]]:
         return {}

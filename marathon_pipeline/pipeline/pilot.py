@@ -44,9 +44,11 @@ class Base:
 
     def choose(self, pilot: Dataset, count: int | None, seed: int) -> dict[str, Source]:
         """Sources to be asked about. Without a count: those that the pilot has already, else all."""
+        purged = pilot.removals()
+        known = {name: source for name, source in self._known.items() if not purged.takes(source)}
         if count is not None:
-            return {source.source_id: source for source in sample(self._known.values(), count, seed)}
-        return {name: source for name, source in pilot.sources().items() if name in self._known} or self._known
+            return {source.source_id: source for source in sample(known.values(), count, seed)}
+        return {name: source for name, source in pilot.sources().items() if name in known} or known
 
     def enter(self, pilot: Dataset, chosen: Iterable[str]) -> None:
         """Put what stands in the base into the pilot's ledger, in memory."""

@@ -40,7 +40,7 @@ class DatasetStatus(BaseModel):
     stages: list[StageStatus]
     spent: list[Spent]
     left: dict[str, float]  # of the limits that the job sets
-    per_thousand_qa: dict[str, float]  # of those that were not rejected
+    per_thousand_qa: dict[str, float]  # of those without a problem; what gates reject besides counts here
     per_video_hour: dict[str, float]
 
 

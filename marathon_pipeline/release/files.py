@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import webdataset
 
 from marathon_pipeline.dataset.parquet import arrow_schema
 from marathon_pipeline.dataset.storage import Storage
@@ -65,9 +64,9 @@ class Tar:
     def __init__(self, folder: Folder, path: str) -> None:
         self._folder, self._path, self._rows = folder, path, 0
         self._file = folder.local(path).open("wb")
-        self._tar = webdataset.TarWriter(
-            self._file, encoder=False, mtime=0, user="", group="", mode=0o644, format="GNU_FORMAT"
-        )
+        from webdataset import TarWriter  # takes a second where torch is installed, and only releases need it
+
+        self._tar = TarWriter(self._file, encoder=False, mtime=0, user="", group="", mode=0o644, format="GNU_FORMAT")
 
     def write(self, key: str, **fields: bytes) -> None:
         self._tar.write({"__key__": key, **fields})

@@ -3,7 +3,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from marathon_pipeline.dataset.reviews import reject_reasons
 from marathon_pipeline.dataset.tables import Tables
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.licences import Licences, SourceRule
@@ -46,8 +45,7 @@ class QAWriter:
         own = {pair.qa_id: pair for pair in pairs if pair.task == self._task.task}
         for pair in own.values():
             verdict = verdicts.get(pair.qa_id)
-            of_gates = ("unverified",) if verdict is None else self._gates.reasons(verdict)
-            reasons = (*of_gates, *reject_reasons(pair, place.rejected))
+            reasons = self._gates.rejects(pair, verdict, place.rejected)
             reasons += refused(place.rule.qa, self._licences.of_model(pair.binding.annotator).qa)
             self._left_out.update(reasons)
             if verdict is not None and not reasons:

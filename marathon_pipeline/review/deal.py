@@ -48,8 +48,6 @@ def deal(
     kept: defaultdict[tuple[str, Format], list[tuple[str, Dealt]]] = defaultdict(list)
     finished = list(dataset.finished())
     for done, video in enumerate(finished, start=1):
-        segment = dataset.ledger.get("segment", video.video_id)
-        seconds = segment.video_seconds if segment else 0.0
         verdicts = {each.qa_id: each for each in dataset.tables.read_written(Verdict, video.video_id)}
         for pair in dataset.tables.read_written(QAPair, video.video_id):
             verdict = verdicts.get(pair.qa_id)
@@ -59,7 +57,7 @@ def deal(
             count.add(pair, passed)
             if passed:
                 stratum = kept[pair.task, pair.format]
-                insort(stratum, (digest([seed, pair.qa_id]), Dealt(pair, seconds)), key=lambda each: each[0])
+                insort(stratum, (digest([seed, pair.qa_id]), Dealt(pair, video.seconds)), key=lambda each: each[0])
                 del stratum[per_task:]
         progress(done, len(finished))
     order = []

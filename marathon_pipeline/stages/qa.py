@@ -12,7 +12,7 @@ from marathon_pipeline.taxonomy import PerVideo, Task, Taxonomy
 
 
 class WriteQA:
-    name, version = "qa", 1
+    name, version = "qa", 2  # what served models write is held against `wording.problems`
     reads, writes = (ClipCaption, Event, Summary), (QAPair,)
 
     def __init__(self, annotator: Annotator, taxonomy: Taxonomy, tasks: tuple[str, ...]) -> None:

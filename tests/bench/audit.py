@@ -350,7 +350,10 @@ def _write(folder: Path, name: str, record: type[Record], stamp: dict[str, Any],
              "frames": "", "prompt_tokens": 5711, "completion_tokens": 812}
             for row in range(rows)
         ]  # fmt: skip
-    arrays = [pa.array(columns[field.name], field.type) for field in schema]
+    arrays = [
+        pa.array(columns.get(field.name, [record.model_fields[field.name].default] * rows), field.type)
+        for field in schema
+    ]
     with pa.BufferOutputStream() as buffer:
         pq.write_table(pa.Table.from_arrays(arrays, schema=schema), buffer, compression="zstd")
         (folder / Tables.key(record, name)).write_bytes(buffer.getvalue())
