@@ -525,6 +525,16 @@ def test_doubtful_pairs_are_those_nearest_to_a_bound_and_those_with_the_largest_
     assert 8 not in [number for number, _ in found]  # it is rejected, which says enough
 
 
+def test_what_a_judge_finds_grounded_is_not_doubtful_and_what_it_does_not_is_where_it_rejects_nobody() -> None:
+    for bounds in ({"grounded_right": Bound(least=1)}, {}):
+        sampler = Sampler(2, bounds)
+        pairs = [qa("v1", "object_recognition", "choice", f"{n}?", (0, 4)) for n in range(6)]
+        for pair, right in zip(pairs, (1.0, 0.0, None, 1.0, 0.0, 1.0), strict=True):
+            sampler.add(Shown(pair, verdict(pair).model_copy(update={"grounded_right": right}), (), 120))
+        doubtful = {pairs.index(shown.pair) for shown, name in sampler.doubtful() if name == "grounded_right"}
+        assert doubtful == {1, 4}
+
+
 def test_a_gauge_shows_how_far_a_value_is_from_its_bound(statistics: Statistics) -> None:
     checks = {check.name: check for check in statistics.checks}
     accepted, waiting = gauge(checks["accepted"]), gauge(checks["waiting"])
