@@ -255,9 +255,7 @@ class JudgeReport(_Counted):
     calibrated: tuple[Calibrated, ...]
     corrected: dict[JudgedMeasure, float]  # shares that are right, the judge's errors taken into account
     unjudged: int  # pairs
-    idle: tuple[
-        str, ...
-    ]  # gates, of pairs and of the dataset, that do not count, because the judge is not shown to beat chance
+    idle: tuple[str, ...]  # gates of pairs and of the dataset that do not count: the judge is not shown to beat chance
 
 
 class Statistics(_Counted):
