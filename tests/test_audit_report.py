@@ -451,6 +451,13 @@ def shown_articles(text: str) -> list[str]:
     return [tag for tag in re.findall(r"<article[^>]*>", text) if "hidden" not in tag]
 
 
+def test_the_page_tells_what_is_nearly_the_same_and_what_captions_keep(dataset: Dataset) -> None:
+    page = (Path(dataset.url) / write_audit(dataset, STANDARDS).html_key).read_text()
+    assert "Nearly the question, options and answer" in page and "on average 6.5" in page
+    assert "What events keep of clips" in page and "What the global caption keeps of events" in page
+    assert "What is measured here is form" in page
+
+
 def test_a_browser_opens_the_page_without_an_error_and_its_filter_works(
     dataset: Dataset, chromium: str, tmp_path: Path
 ) -> None:

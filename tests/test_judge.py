@@ -367,6 +367,7 @@ def test_the_report_tells_what_a_judge_said_beside_how_often_it_errs(tmp_path: P
     page = (Path(dataset.url) / write_audit(dataset, standards()).html_key).read_text()
     assert "What a judge said" in page and "✓ beats chance" in page and "not shown" not in page
     assert "75 % are right, where it says 75 %" in page
+    assert "a model judged the answers by the captions" in page and "What is measured here is form" not in page
 
 
 def test_errors_of_the_judge_are_taken_out_of_what_it_says(tmp_path: Path) -> None:
