@@ -453,7 +453,7 @@ def shown_articles(text: str) -> list[str]:
 
 def test_the_page_tells_what_is_nearly_the_same_and_what_captions_keep(dataset: Dataset) -> None:
     page = (Path(dataset.url) / write_audit(dataset, STANDARDS).html_key).read_text()
-    assert "Nearly the question, options and answer" in page and "on average 6.5" in page
+    assert "Nearly question, options and answer" in page and "on average 6.5" in page
     assert "What events keep of clips" in page and "What the global caption keeps of events" in page
     assert "What is measured here is form" in page
 
