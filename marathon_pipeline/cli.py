@@ -53,7 +53,7 @@ SampleOption = Annotated[int | None, typer.Option("--sample", min=1, help="Only 
 SeedOption = Annotated[int, typer.Option("--seed")]
 SplitOption = Annotated[str, typer.Option("--split", help="Only sources of this split of the release.")]
 RejectedOption = Annotated[
-    bool, typer.Option("--rejected", help="Also ask again, in the place of QA pairs that the gates reject.")
+    bool, typer.Option("--rejected", help="Also ask again, in the place of QA pairs that gates or people reject.")
 ]
 BaseOption = Annotated[
     str, typer.Option("--base", metavar="DATASET", help="Ask about this dataset's videos, in a pilot of their own.")
@@ -605,7 +605,7 @@ def _selection(
     if split and split not in SPLITS:
         raise UserError(f"--split: `{split}` is no split; give one of {', '.join(SPLITS)}")
     if force and rejected:
-        raise UserError("--force writes all anew, --rejected only what the gates reject: give one of them")
+        raise UserError("--force writes all anew, --rejected only what gates or people reject: give one of them")
     return Selection(
         videos=frozenset(video or []),
         split=split,

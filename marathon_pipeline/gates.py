@@ -99,6 +99,11 @@ class ItemGates(_Strict):
     forgive: tuple[str, ...] = ()
     bounds: Mapping[Annotated[str, AfterValidator(_known_number)], Bound] = Field(default_factory=dict)
 
+    @property
+    def unbound(self) -> frozenset[str]:
+        """Reasons for which nothing is rejected, as the number has no bounds."""
+        return frozenset(_SAID_OF.get(name, name) for name in NUMBERS if name not in self.bounds)
+
 
 class DatasetGate(Bound):
     """`by`: each topic, task and so on for itself; one that counts fewer than `fewest` is not judged."""

@@ -315,6 +315,7 @@ class Outcome(Record):
     video_seconds: float = 0.0  # length of the video worked on, where the stage knows it
     lost: dict[str, int] = {}  # what was written and came to no good, by reason
     tallies: dict[str, int] = {}  # what the rows written come to, for who reads the ledger alone
+    judge: str = ""  # in `verify` and `calibrate`: the name of the annotator that judged
     probed: int = 0  # clips that were captioned again, to see whether their pictures were mixed up
     usage: tuple[Usage, ...] = ()
     rounds: tuple[int, int] = (0, 0)  # the first and the last time that served models were asked anew, see `Answers`

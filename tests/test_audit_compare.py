@@ -2,6 +2,7 @@ import json
 import random
 import re
 import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -215,15 +216,37 @@ def test_an_earlier_revision_is_one_of_the_same_name_with_a_lower_number(dataset
 def test_a_release_that_is_not_whole_is_said_in_one_line(dataset: Dataset, tmp_path: Path) -> None:
     shutil.copytree(f"{dataset.url}/releases/r-1", tmp_path / "r")
     table = next(tmp_path.glob("r/qa/temporal_order/*.parquet"))
+    rows = pq.read_table(table)
+    kinds = rows.set_column(rows.column_names.index("format"), "format", [["neither"] * len(rows)])
+    pq.write_table(kinds, table)
+    strange, whole = open_release(str(tmp_path / "r")), open_release(f"{dataset.url}/releases/r-2")
+    assert strange and whole
+    with pytest.raises(
+        UserError, match=r"parquet cannot be read \(format: Input should be 'open' or 'choice'\); fetch"
+    ):
+        compare(strange, whole)
     table.write_bytes(table.read_bytes()[:-9])
-    broken, whole = open_release(str(tmp_path / "r")), open_release(f"{dataset.url}/releases/r-2")
-    assert broken and whole
+    broken = open_release(str(tmp_path / "r"))
+    assert broken
     with pytest.raises(UserError, match=r"parquet cannot be read .* fetch the release again"):
         compare(broken, whole)
     table.unlink()
     with pytest.raises(UserError, match="cannot be read"):
         compare(broken, whole)
     assert open_release(str(tmp_path / "nowhere")) is None and not (tmp_path / "nowhere").exists()
+
+
+def test_a_temporary_folder_that_is_full_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(name: str) -> sqlite3.Connection:
+        connection = connect(name)
+        connection.execute("PRAGMA max_page_count = 4")
+        return connection
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", small)
+    many = [version(f"What is {n}?", (n, n + 1)) for n in range(200)]
+    with pytest.raises(UserError, match=r"temporary folder \(database or disk is full\); free some"):
+        between(many, many)
 
 
 def test_a_release_of_strangers_cannot_steer_the_terminal(

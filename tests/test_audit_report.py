@@ -451,6 +451,13 @@ def shown_articles(text: str) -> list[str]:
     return [tag for tag in re.findall(r"<article[^>]*>", text) if "hidden" not in tag]
 
 
+def test_the_page_tells_what_is_nearly_the_same_and_what_captions_keep(dataset: Dataset) -> None:
+    page = (Path(dataset.url) / write_audit(dataset, STANDARDS).html_key).read_text()
+    assert "Nearly question, options and answer" in page and "on average 6.5" in page
+    assert "What events keep of clips" in page and "What the global caption keeps of events" in page
+    assert "What is measured here is form" in page
+
+
 def test_a_browser_opens_the_page_without_an_error_and_its_filter_works(
     dataset: Dataset, chromium: str, tmp_path: Path
 ) -> None:
@@ -523,6 +530,16 @@ def test_doubtful_pairs_are_those_nearest_to_a_bound_and_those_with_the_largest_
     near = [number for number, name in found if name == "evidence_seconds"]
     assert near[0] == 3 and near[1] in (1, 2) and [n for n, name in found if name == "question_words"] == [7, 6]
     assert 8 not in [number for number, _ in found]  # it is rejected, which says enough
+
+
+def test_what_a_judge_finds_grounded_is_not_doubtful_and_what_it_does_not_is_where_it_rejects_nobody() -> None:
+    for bounds in ({"grounded_right": Bound(least=1)}, {}):
+        sampler = Sampler(2, bounds)
+        pairs = [qa("v1", "object_recognition", "choice", f"{n}?", (0, 4)) for n in range(6)]
+        for pair, right in zip(pairs, (1.0, 0.0, None, 1.0, 0.0, 1.0), strict=True):
+            sampler.add(Shown(pair, verdict(pair).model_copy(update={"grounded_right": right}), (), 120))
+        doubtful = {pairs.index(shown.pair) for shown, name in sampler.doubtful() if name == "grounded_right"}
+        assert doubtful == {1, 4}
 
 
 def test_a_gauge_shows_how_far_a_value_is_from_its_bound(statistics: Statistics) -> None:

@@ -17,7 +17,7 @@ from served import answers, judge
 
 from marathon_pipeline.annotators.served.pool import Reply, Request, body_of
 from marathon_pipeline.audit.calibration import difference, in_force
-from marathon_pipeline.audit.report import write_audit
+from marathon_pipeline.audit.report import current_audit, write_audit
 from marathon_pipeline.audit.statistics import Statistics
 from marathon_pipeline.audit.survey import Standards, survey
 from marathon_pipeline.config import parse_job
@@ -253,7 +253,8 @@ def ledger_of(folder: Path, **judges: ByHand) -> Dataset:
     dataset = Dataset(str(folder / "dataset"), create=True)
     for name, sender in judges.items():
         _, told = run(calibrate(sender), both(COUNT), folder / name)
-        dataset.ledger.append([outcome("calibrate", tallies=dict(told.tallies))])
+        of_judge = outcome("calibrate", tallies=dict(told.tallies), judge=told.judge)
+        dataset.ledger.append([outcome("verify", judge=told.judge), of_judge])
     return dataset
 
 
@@ -327,14 +328,13 @@ def audited(folder: Path, sender: ByHand, wrong: int = 5) -> Dataset:
         dataset.tables.write(record, "video", own, {})  # type: ignore[type-var]
     dataset.tables.write(Event, "video", [], {})
     stages = ("segment", "caption_clips", "caption_events", "summarize")
-    usage = told.journal.usage(TASK)
     dataset.ledger.append(
         [
             outcome("download", "", videos=("video",)),
             *(outcome(stage, "", video_seconds=410) for stage in stages),
             outcome("qa"),
-            outcome("verify", usage=usage),
-            outcome("calibrate", tallies=dict(calibration.tallies)),
+            outcome("verify", judge=told.judge),
+            outcome("calibrate", tallies=dict(calibration.tallies), judge=calibration.judge),
         ]
     )
     return dataset
@@ -354,7 +354,7 @@ BOUNDS = "dataset: [{measure: judged_right, least: 0.99}, {measure: blind, most:
 def test_the_report_tells_what_a_judge_said_beside_how_often_it_errs(tmp_path: Path) -> None:
     dataset = audited(tmp_path, Ruled())
     found: Statistics = survey(dataset, standards(BOUNDS, tmp_path))
-    assert found.judge and found.judge.models == ("test",) and found.judge.idle == ()
+    assert found.judge and found.judge.model == "test" and found.judge.idle == ()
     (task,) = found.judge.tasks
     assert task.task == TASK and task.judged == {"right": 15, "wrong": 5, "vague": 0} == found.judge.total.judged
     assert task.grounded and (task.grounded.accepted, task.grounded.planted) == (20, 20)
@@ -367,6 +367,7 @@ def test_the_report_tells_what_a_judge_said_beside_how_often_it_errs(tmp_path: P
     page = (Path(dataset.url) / write_audit(dataset, standards()).html_key).read_text()
     assert "What a judge said" in page and "✓ beats chance" in page and "not shown" not in page
     assert "75 % are right, where it says 75 %" in page
+    assert "a model judged the answers by the captions" in page and "What is measured here is form" not in page
 
 
 def test_errors_of_the_judge_are_taken_out_of_what_it_says(tmp_path: Path) -> None:
@@ -381,10 +382,34 @@ def test_a_judge_that_tosses_a_coin_is_found_out_and_rejects_nobody(tmp_path: Pa
     dataset = audited(tmp_path, Tossed())
     found = survey(dataset, standards(BOUNDS, tmp_path))
     assert found.judge and found.checks == () and found.accepted == found.qa == 40
-    assert [each.partition(":")[0] for each in found.judge.idle] == ["judged_right", f"blind of task {TASK}"]
+    of_pairs = ["judged_vague of a pair", "judged_wrong of a pair", "unjudged of a pair"]
+    assert list(found.judge.idle[:3]) == of_pairs, "gates without bounds have none for numbers"
+    assert [each.partition(":")[0] for each in found.judge.idle[3:]] == ["judged_right", f"blind of task {TASK}"]
+    shipped_idle = survey(dataset, standards()).judge
+    assert shipped_idle and shipped_idle.idle[:4] == (*of_pairs[:2], "not_grounded of a pair", of_pairs[2])
     assert found.judge.corrected == {}
     page = (Path(dataset.url) / write_audit(dataset, standards(BOUNDS, tmp_path)).html_key).read_text()
     assert "✗ not shown to beat chance" in page and "These gates do not count" in page
+
+
+def test_a_former_judge_vouches_for_no_other_and_is_not_named(tmp_path: Path) -> None:
+    dataset = audited(tmp_path, Ruled())
+    write_audit(dataset, standards())
+    known = survey(dataset, standards()).judge
+    assert known and current_audit(dataset, standards())
+    (ended,) = dataset.ledger.of_stage("calibrate")
+    dataset.ledger.append([outcome("verify", "temporal_order", judge="other 0123")])
+    found = survey(dataset, standards())
+    assert current_audit(dataset, standards()) is None
+    assert found.judge and found.judge.model == "other" and "judged_wrong of a pair" in found.judge.idle
+    assert not any(each.right.planted for each in found.judge.calibrated) and found.accepted == found.qa
+    dataset.ledger.append([ended.model_copy(update={"part": "temporal_order", "judge": "other 0123"})])
+    again = survey(dataset, standards()).judge
+    assert again and again.calibrated == known.calibrated and again.idle == ()
+    dataset.ledger.append([outcome("verify", judge=ended.judge)])
+    dataset.ledger.flush()
+    last = survey(Dataset(dataset.url), standards()).judge
+    assert last and last.model == "test" and last.calibrated == known.calibrated
 
 
 def test_a_release_follows_which_gates_count(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def test_what_a_judge_is_asked_is_asked_once_and_gates_judge_it_again(marathon: 
         assert sum(n for each in tallies for name, n in each.items() if "accepted" not in name) == calibrations
 
         judge = report(folder)["judge"]
+        assert judge["model"] == "test"
         assert all(wrong["low"] > 0 for each in judge["calibrated"] for wrong in each["wrong"]) and not judge["idle"]
         first = released(folder, "judged-1")
         left_out = sum(task["left_out"].get("answered_blind", 0) for task in first["tasks"].values())

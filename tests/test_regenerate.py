@@ -1,4 +1,4 @@
-"""Pilots, regeneration of what the gates reject, frozen splits, and the check of a release."""
+"""Pilots, regeneration of what gates or people reject, frozen splits, and the check of a release."""
 
 import asyncio
 import dataclasses

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from marathon_pipeline import cli
 from marathon_pipeline.audit.survey import Standards
 from marathon_pipeline.dataset.dataset import Dataset, media_key
-from marathon_pipeline.errors import UserError
+from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.records import Verdict
 from marathon_pipeline.review.deal import deal
@@ -195,6 +196,26 @@ def test_no_other_site_can_judge(headers: dict[str, str], status: int, client: T
     first = table(client, "Ada")["items"][0]
     body = {"reviewer": "Ada", "qa_id": first["qa_id"], "shown": first["shown"], "verdict": "accept"}
     assert client.post("/api/judgements", json=body, headers=headers).status_code == status
+
+
+def test_what_cannot_be_read_or_kept_is_said_in_one_line(
+    folder: Path, fresh: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = table(fresh, "Ada")["items"][0]
+
+    def full(*_: object) -> bool:
+        raise Failed("storage", "reviews: no space left on device")
+
+    monkeypatch.setattr(Storage, "create", full)
+    kept = say(fresh, "Ada", first, "accept")
+    assert (kept.status_code, kept.json()) == (503, {"detail": "reviews: no space left on device"})
+    damaged = folder / "reviews" / "00" / "v1" / "q1-0-0001.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    read = fresh.get("/api/table", params={"reviewer": "Ada"})
+    assert read.status_code == 503 and "q1-0-0001.json is no judgement" in read.json()["detail"]
+    assert [len(record.getMessage().splitlines()) for record in caplog.records if record.levelname == "ERROR"] == [1, 1]
+    assert not any(record.exc_info for record in caplog.records)
 
 
 def test_beyond_this_machine_nobody_is_let_in_without_the_token(folder: Path) -> None:

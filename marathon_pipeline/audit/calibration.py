@@ -27,11 +27,23 @@ _RESTS_ON: dict[str, tuple[JudgedMeasure, tuple[Planted, ...]]] = {
 _REASONS = frozenset({"answered_blind", "not_grounded", "judged_wrong", "judged_vague", "unjudged"})
 
 
+def judge_of(ledger: Ledger) -> str:
+    """Who gave the newest verdicts, of those that a judge gave."""
+    verified = (outcome for outcome in ledger.of_stage("verify") if outcome.status == "ok")
+    return next((outcome.judge for outcome in verified if outcome.judge), "")
+
+
 def calibrated(ledger: Ledger) -> tuple[Calibrated, ...]:
-    """What `calibrate` found, measure by measure; intervals that say nothing where it found nothing."""
+    """What `calibrate` found of the judge that there is now, measure by measure.
+
+    Where it found nothing, intervals that say nothing: what is known of a former judge vouches for no other.
+    """
     tallies = Counter[str]()
-    for outcome in ledger.of_stage("calibrate"):
-        tallies.update(outcome.tallies)
+    if outcomes := list(ledger.of_stage("calibrate")):
+        judge = judge_of(ledger)
+        for outcome in outcomes:
+            if outcome.judge == judge:
+                tallies.update(outcome.tallies)
     return tuple(_of_measure(measure, kinds, tallies) for measure, kinds in _WRONG.items())
 
 
@@ -77,7 +89,8 @@ def in_force(gates: Gates, ledger: Ledger) -> Gates:
     )
 
 
-def out_of_force(gates: Gates, ledger: Ledger) -> tuple[DatasetGate, ...]:
-    """The gates of the dataset that `in_force` leaves out."""
-    counting = in_force(gates, ledger).dataset
-    return tuple(gate for gate in gates.dataset if gate not in counting)
+def out_of_force(gates: Gates, ledger: Ledger) -> tuple[tuple[str, ...], tuple[DatasetGate, ...]]:
+    """What `in_force` leaves out: reasons for which these gates reject a pair, and gates of the dataset."""
+    counting = in_force(gates, ledger)
+    reasons = {*counting.items.forgive} - {*gates.items.forgive} - gates.items.unbound
+    return tuple(sorted(reasons)), tuple(gate for gate in gates.dataset if gate not in counting.dataset)

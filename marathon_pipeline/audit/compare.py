@@ -17,6 +17,7 @@ from typing import Literal
 from marathon_pipeline.audit.measures import covered_seconds
 from marathon_pipeline.audit.sides import Cost, Kind, Side, Version
 from marathon_pipeline.audit.statistics import share
+from marathon_pipeline.errors import UserError
 from marathon_pipeline.records import Record, Span, digest
 from marathon_pipeline.wording import words
 
@@ -24,6 +25,7 @@ ChangeKind = Literal["changed", "added", "removed"]
 
 _ALIKE = 0.5
 _CACHE_KIB = 65_536  # of the rows that are sorted; the rest waits on the disk
+_ROOM = "free some of its disk, or set SQLITE_TMPDIR to another folder"
 _ROWS = "CREATE TABLE pairs (task, video, format, id, new, content, text, PRIMARY KEY (task, video, format, id, new))"
 
 
@@ -113,7 +115,7 @@ def compare(
     """Counts by task, and `keep` changes of each task and kind, those with the smallest hashes.
 
     within_new: leave the old side's other videos and tasks out, as where the new one is a pilot. each: is told every
-    change. Raises UserError and Failed where a side cannot be read.
+    change. Raises UserError and Failed where a side cannot be read, UserError where the temporary folder is full.
     """
     videos, tasks = (new.videos, new.tasks) if within_new else (old.videos | new.videos, old.tasks | new.tasks)
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -138,6 +140,8 @@ def compare(
                 own = kept[task, found.kind]
                 insort(own, (found.shown.qa_id, found), key=itemgetter(0))
                 del own[keep:]
+    except sqlite3.OperationalError as error:
+        raise UserError(f"what is compared cannot be kept in the temporary folder ({error}); {_ROOM}") from None
     finally:
         rows.close()
     costs = [side.cost(tasks, videos) for side in (old, new)]

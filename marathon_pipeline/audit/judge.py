@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import get_args
 
-from marathon_pipeline.audit.calibration import calibrated, out_of_force, rate
+from marathon_pipeline.audit.calibration import calibrated, judge_of, out_of_force, rate
 from marathon_pipeline.audit.checks import Cells, grouped, judged, summed
 from marathon_pipeline.audit.statistics import Calibrated, JudgedTask, JudgeReport
 from marathon_pipeline.dataset.ledger import Ledger
@@ -31,17 +31,17 @@ def heard(gates: Gates, cells: Cells, taxonomy: Taxonomy, ledger: Ledger) -> Jud
         return None
     by_task = grouped(cells, "task", taxonomy)
     found = calibrated(ledger)
-    idle = judged(Gates(dataset=out_of_force(gates, ledger)), cells, Counter(), taxonomy)
-    models = {usage.model for outcome in ledger.of_stage("verify") for usage in outcome.usage}
+    reasons, idle = out_of_force(gates, ledger)
+    checks = judged(Gates(dataset=idle), cells, Counter(), taxonomy)
     of_tasks = (_of_task(task.task, task.name, by_task.get(task.task, Counter())) for task in taxonomy.tasks.values())
     return JudgeReport(
-        models=tuple(sorted(models)),
+        model=judge_of(ledger).rpartition(" ")[0],  # without the hash of its settings
         total=_of_task("", "All tasks", total),
         tasks=tuple(task for task in of_tasks if task.blind or task.grounded or any(task.judged.values())),
         calibrated=found,
         corrected=_corrected(found, total),
         unjudged=total["unjudged"],
-        idle=tuple(map(str, idle)),
+        idle=(*(f"{reason} of a pair" for reason in reasons), *map(str, checks)),
     )
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+from marathon_pipeline.audit.calibration import calibrated
 from marathon_pipeline.audit.cards import cards
 from marathon_pipeline.audit.compare import Comparison
 from marathon_pipeline.audit.page import render, render_markdown
@@ -16,7 +17,7 @@ from marathon_pipeline.records import Outcome
 JSON_KEY = "audit/report.json"
 HTML_KEY = "audit/report.html"
 MARKDOWN_KEY = "audit/report.md"
-_VERSION = 3  # goes up whenever the same dataset gives another report
+_VERSION = 4  # goes up whenever the same dataset gives another report
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def _fingerprint(dataset: Dataset, standards: Standards) -> str:
     hasher.update(json.dumps(sorted(standards.benchmarks.items())).encode() + b"\n")
     hasher.update(dataset.reviews().fingerprint.encode() + b"\n")
     hasher.update(b"".join(sorted(map(_digest, dataset.ledger))))
+    hasher.update(json.dumps([each.model_dump() for each in calibrated(dataset.ledger)]).encode() + b"\n")
     for source in dataset.sources().values():
         hasher.update(json.dumps([source.source_id, source.data_source]).encode() + b"\n")
     for task in standards.taxonomy.tasks.values():
@@ -85,4 +87,5 @@ def _fingerprint(dataset: Dataset, standards: Standards) -> str:
 
 
 def _digest(o: Outcome) -> bytes:
-    return hashlib.sha256(json.dumps([o.stage, o.video_id, o.part, o.status, o.reason, o.content]).encode()).digest()
+    own = [o.stage, o.video_id, o.part, o.status, o.reason, o.content, o.judge]
+    return hashlib.sha256(json.dumps(own).encode()).digest()

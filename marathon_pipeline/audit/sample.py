@@ -1,5 +1,6 @@
 """The QA pairs that a reader of the report is shown: some by their hash, so that nobody chose them; doubtful ones."""
 
+import math
 from bisect import insort
 from collections import defaultdict
 from collections.abc import Mapping
@@ -9,7 +10,9 @@ from typing import NamedTuple
 from marathon_pipeline.gates import NUMBERS, Bound
 from marathon_pipeline.records import QAPair, Verdict
 
-_SMALL_IS_DOUBTFUL = frozenset({"evidence_seconds"})  # of the other numbers of a verdict, much is
+# The value at which nothing is to be doubted, and below which the less the more; of the other numbers of a verdict
+# nothing is to be doubted at 0.
+_SMALL_IS_DOUBTFUL = {"evidence_seconds": math.inf, "grounded_right": 1.0}
 
 
 class Shown(NamedTuple):
@@ -45,11 +48,12 @@ class Sampler:
                 self._add(stratum, rank, shown)
 
     def _doubt(self, name: str, value: float | None, shown: Shown) -> None:
-        if not value:  # nothing of it, or not measured
+        if value is None or value == _SMALL_IS_DOUBTFUL.get(name, 0.0):
             return
         if bound := self.bounds.get(name):
-            limits = (limit for limit in (bound.least, bound.most) if limit is not None)
-            self._add(("doubtful", name), min(abs(value - limit) for limit in limits), shown)
+            distance = min(abs(value - limit) for limit in (bound.least, bound.most) if limit is not None)
+            # Out of bounds and accepted is what a gate that does not count lets through.
+            self._add(("doubtful", name), distance if bound.holds(value) else -distance, shown)
         else:
             self._add(("doubtful", name), value if name in _SMALL_IS_DOUBTFUL else -value, shown)
 

@@ -5,6 +5,7 @@ from typing import Literal, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from marathon_pipeline.audit.calibration import in_force
 from marathon_pipeline.dataset.dataset import Dataset
@@ -122,7 +123,7 @@ class ReleaseSide:
             if room == "qa" and rest.partition("/")[0] in tasks and path.endswith(".parquet"):
                 for row in self._rows(path, list(Version.model_fields)):
                     if row["video_id"] in videos and row["task"] in tasks:
-                        yield Version.model_validate(row), True
+                        yield self._version(path, row), True
 
     def parts(self) -> dict[str, tuple[str, int]]:
         return {task: (self._release.parts[f"qa/{task}"], held.qa) for task, held in self._release.tasks.items()}
@@ -136,8 +137,17 @@ class ReleaseSide:
                 for batch in file.iter_batches(_BATCH, columns=columns, use_threads=False):
                     yield from batch.to_pylist()
         except (pa.ArrowException, OSError, ValueError) as error:
-            said = str(error).strip().partition("\n")[0][:200]
-            raise UserError(f"{self._storage.url}/{path} cannot be read ({said}); fetch the release again") from None
+            raise self._damaged(path, str(error).strip().partition("\n")[0][:200]) from None
+
+    def _version(self, path: str, row: dict[str, object]) -> Version:
+        try:
+            return Version.model_validate(row)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise self._damaged(path, f"{first['loc'][0]}: {first['msg']}") from None
+
+    def _damaged(self, path: str, why: str) -> UserError:
+        return UserError(f"{self._storage.url}/{path} cannot be read ({why}); fetch the release again")
 
 
 def open_release(url: str) -> ReleaseSide | None:

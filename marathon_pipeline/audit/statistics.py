@@ -249,13 +249,13 @@ class JudgedTask(_Counted):
 class JudgeReport(_Counted):
     """What a served model said of the pairs, and how far it can be trusted."""
 
-    models: tuple[str, ...]
+    model: str  # that judged last
     total: JudgedTask
     tasks: tuple[JudgedTask, ...]
     calibrated: tuple[Calibrated, ...]
     corrected: dict[JudgedMeasure, float]  # shares that are right, the judge's errors taken into account
     unjudged: int  # pairs
-    idle: tuple[str, ...]  # gates that do not count, because the judge is not shown to beat chance
+    idle: tuple[str, ...]  # gates of pairs and of the dataset that do not count: the judge is not shown to beat chance
 
 
 class Statistics(_Counted):

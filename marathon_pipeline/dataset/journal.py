@@ -181,6 +181,7 @@ class Answers:
     lost: Counter[str] = field(default_factory=Counter)
     probed: int = 0  # clips that were captioned again
     tallies: Counter[str] = field(default_factory=Counter)  # of the rows written
+    judge: str = ""
 
     def lose(self, reason: str, count: int = 1) -> None:
         """Something that was asked for came to no good."""

@@ -33,7 +33,9 @@ class Ledger:
                 self._drop(json.loads(line)["forget"])
 
     def _put(self, outcome: Outcome, line: bytes) -> None:
-        self._outcomes[sys.intern(outcome.stage), sys.intern(outcome.video_id), sys.intern(outcome.part)] = line
+        key = sys.intern(outcome.stage), sys.intern(outcome.video_id), sys.intern(outcome.part)
+        self._outcomes.pop(key, None)  # the newest stands last
+        self._outcomes[key] = line
 
     def _drop(self, video_id: str) -> None:
         self._outcomes = {key: line for key, line in self._outcomes.items() if key[1] != video_id}
@@ -46,8 +48,9 @@ class Ledger:
         return (Outcome.model_validate_json(line) for line in self._outcomes.values())
 
     def of_stage(self, stage: str) -> Iterator[Outcome]:
-        """The outcomes of one stage, without a look at the others."""
-        return (Outcome.model_validate_json(line) for key, line in self._outcomes.items() if key[0] == stage)
+        """The outcomes of one stage, the newest first, without a look at the others."""
+        lines = (line for key, line in reversed(self._outcomes.items()) if key[0] == stage)
+        return map(Outcome.model_validate_json, lines)
 
     def __len__(self) -> int:
         return len(self._outcomes)

@@ -13,7 +13,7 @@ NEW, RULES, INPUTS, RETRY, FORCED, REJECTED, GONE = (
     "input changed",
     "retry",
     "forced",
-    "rejected by the gates",
+    "rejected by gates or people",
     "original gone",
 )
 
@@ -29,7 +29,7 @@ class Selection:
     until: str = ""  # the last stage to run
     force: bool = False  # also what is fresh; with `tasks`, only these tasks
     retry_failed: str | None = None  # permanent failures too: a reason, or "" for all of them
-    rejected: bool = False  # also QA pairs that the gates reject: `replace` is to name them
+    rejected: bool = False  # also QA pairs that gates or people reject: `replace` is to name them
     replace: Mapping[str, Mapping[str, Replacement]] = field(default_factory=dict)  # by video and task
     frozen: frozenset[str] = frozenset()  # sources whose QA is left as it is once it is written
 

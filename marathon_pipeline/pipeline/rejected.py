@@ -1,4 +1,4 @@
-"""Which QA pairs are to be asked for anew, because the gates reject what stands."""
+"""Which QA pairs are to be asked for anew, because gates or people reject what stands."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping

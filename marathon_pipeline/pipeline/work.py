@@ -116,6 +116,7 @@ async def _run_part(
         update={
             "lost": dict(answers.lost),
             "tallies": dict(answers.tallies),
+            "judge": answers.judge,
             "probed": answers.probed,
             "usage": journal.usage(part),
         }

@@ -49,7 +49,7 @@ class QARow(Record):
     clip_ids: tuple[str, ...]
     annotator: str
     template_version: int
-    tries: int  # how often it was asked for in the place of one that the gates rejected
+    tries: int  # how often it was asked for in the place of one that gates or people rejected
 
     def json_bytes(self) -> bytes:
         return self.model_dump_json(include=set(QARow.model_fields)).encode()

@@ -1,6 +1,7 @@
 """The review page's server: for this machine alone, or behind a token; nothing that another site could ask of it."""
 
 import ipaddress
+import logging
 import re
 import secrets
 import socket
@@ -16,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from marathon_pipeline.dataset.dataset import media_key
 from marathon_pipeline.dataset.reviews import REASONS, tidy
 from marathon_pipeline.dataset.storage import Storage
-from marathon_pipeline.errors import UserError
+from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.review.desk import Desk, Refused, Table
 
+_LOG = logging.getLogger("uvicorn.error")  # prints on the console
 _PAGE = Path(__file__).parent / "page"
 _COOKIE = "marathon_review"
 _QUERY = "token"  # in the first address: from then on a cookie holds it
@@ -61,6 +63,13 @@ def app_of(desk: Desk, storage: Storage, title: str, token: str = "") -> FastAPI
     @app.exception_handler(Refused)
     def refused(request: Request, error: Refused) -> Response:
         return JSONResponse({"detail": str(error)}, status_code=409)
+
+    @app.exception_handler(UserError)
+    @app.exception_handler(Failed)
+    def broken(request: Request, error: UserError | Failed) -> Response:
+        line = (error.message or error.reason) if isinstance(error, Failed) else str(error)
+        _LOG.error(line)
+        return JSONResponse({"detail": line}, status_code=503)
 
     @app.get("/")
     def page() -> Response:

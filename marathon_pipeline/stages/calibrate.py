@@ -51,6 +51,7 @@ class Calibrate:
     async def run(self, given: Given, part: str) -> list[Calibration]:
         """What cannot be judged is left out; where nothing can, the task fails."""
         judge, pairs = self.annotator.judge_for(given.answers), given.all(QAPair)
+        given.answers.judge = self.annotator.name
         captions = given.all(ClipCaption)
         planted = [
             plant

@@ -45,6 +45,7 @@ class Verify:
     ) -> list[Verdict]:
         """A pair that cannot be judged says why, and leaves the others theirs. Where no pair can, the task fails."""
         judge, captions = annotator.judge_for(given.answers), given.all(ClipCaption)
+        given.answers.judge = annotator.name
         said, _ = await together([said_of(judge, pair, cited(pair, captions), self._settings.orders) for pair in pairs])
         failures = [failure for each in said for failure in each.failures]
         if passing := [failure for failure in failures if failure.transient]:
