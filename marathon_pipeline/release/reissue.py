@@ -323,7 +323,7 @@ class _Reissue:
         return writer.close()
 
     def _licences(self, release: Release, annotators: list[str]) -> LicenceSummary:
-        """By the rules that the release was made with; without those of which nothing was in it."""
+        """What the rules came to when the release was made, less the videos that went."""
         if "licences" not in release.settings:
             return release.licences
         rules = Licences.model_validate(release.settings["licences"])
