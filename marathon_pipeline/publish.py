@@ -65,8 +65,8 @@ def conclude(config: JobConfig, dataset: Dataset, standards: Standards, console:
         settings = config.release_settings
         licences, gates = licences_of(config), in_force(standards.gates, dataset.ledger)
         rules = settings, standards.taxonomy, gates, licences, config.freeze
+        name = next_revision(dataset, config.release.name, *rules)
         try:
-            name = next_revision(dataset, config.release.name, *rules)
             ended.summary += _release_lines(config, dataset, name, standards, config.release.despite, found, console)
         except UserError as error:  # a broken gate, say: what the run has done is told all the same
             ended.summary.append(f"release  {error}")
