@@ -433,7 +433,7 @@ def review(
         return
     from marathon_pipeline.review.server import serve
 
-    desk = Desk(dealt, reviews, standards)
+    desk = Desk(dealt, reviews, found.removals(), standards)
     serve(desk, found.storage, dataset, host, port, lambda url: out.print(f"review  {url}", markup=False))
 
 

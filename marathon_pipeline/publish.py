@@ -64,10 +64,11 @@ def conclude(config: JobConfig, dataset: Dataset, standards: Standards, console:
     if config.release is not None:
         settings = config.release_settings
         licences, gates = licences_of(config), in_force(standards.gates, dataset.ledger)
-        name = next_revision(dataset, config.release.name, settings, standards.taxonomy, gates, licences)
+        rules = settings, standards.taxonomy, gates, licences, config.freeze
+        name = next_revision(dataset, config.release.name, *rules)
         try:
             ended.summary += _release_lines(config, dataset, name, standards, config.release.despite, found, console)
-        except GateBroken as error:
+        except UserError as error:  # a broken gate, say: what the run has done is told all the same
             ended.summary.append(f"release  {error}")
             ended.failures = 1
     if config.audit is not None:
@@ -86,7 +87,7 @@ def _release_lines(
 ) -> list[str]:
     """found: by the audit, where there was one."""
     settings = config.release_settings
-    content = config.stage_settings().model_dump(mode="json") | {"freeze": list(config.freeze)}
+    content = config.stage_settings().model_dump(mode="json")
 
     with bar(console) as show:
 
@@ -106,6 +107,7 @@ def _release_lines(
             standards.taxonomy,
             in_force(standards.gates, dataset.ledger),
             licences_of(config),
+            config.freeze,
             approve=approve,
             content=content,
             progress=lambda part, done, total: show(f"release {part}", done, total),

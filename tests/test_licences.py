@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from test_release import SETTINGS, SOURCES, TASKS, TAXONOMY, build, hashes, proxy, samples, video_of
 
 from marathon_pipeline.config import load_job, parse_job
@@ -13,7 +14,7 @@ from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.licences import Licences, load_licences
-from marathon_pipeline.publish import licences_of
+from marathon_pipeline.publish import conclude, licences_of, standards_of
 from marathon_pipeline.release.plan import next_revision
 from marathon_pipeline.release.write import write_release
 from marathon_pipeline.shipped import shipped
@@ -78,6 +79,28 @@ def test_a_source_of_which_nothing_is_allowed_is_not_even_named(dataset: Dataset
         released(dataset, "demo-2", Licences())
 
 
+def test_the_card_tells_videos_without_media_from_those_that_are_not_in_it(dataset: Dataset, tmp_path: Path) -> None:
+    dataset.write_sources([SOURCES[0].model_copy(update={"licence": "none"}), *SOURCES[1:]])
+    less = "{licence: none, qa: true, evidence: stated}"
+    some, seen = rules(tmp_path, f"{{data_source: 'odd*', evidence: stated}}, {less}, {{{ALL}}}"), set()
+    for name, media in (("demo-1", True), ("demo-2", False)):
+        settings = SETTINGS.model_copy(update={"media": media})
+        write_release(dataset, name, settings, TAXONOMY, Gates(), some, progress=lambda *done: seen.add(done))
+    cards = [(Path(dataset.url) / "releases" / name / "README.md").read_text() for name in ("demo-1", "demo-2")]
+    assert " 1 videos are\nnamed by URL and times alone; 2 more are left out altogether; captions" in cards[0]
+    assert " All videos are\nnamed by URL and times alone; 2 more are left out altogether; captions" in cards[1]
+    assert ("media", 3, 3) in seen and {total for part, _, total in seen if part == "media"} == {3}
+
+
+def test_a_release_that_is_not_made_leaves_the_rest_of_what_a_run_says(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "none.yaml").write_text("sources: []")
+    text = f"dataset: {dataset.url}\nlicences: {tmp_path}/none.yaml\nrelease: {{name: demo}}\naudit: null\n"
+    config = parse_job(text, "job", [])
+    ended = conclude(config, dataset, standards_of(config, TAXONOMY), Console())
+    assert ended.failures == 1 and ended.summary[0].startswith("release  ")
+    assert "no licence lets anything be released" in ended.summary[0]
+
+
 def test_a_rule_that_changes_makes_a_new_revision_of_what_it_is_about(dataset: Dataset, tmp_path: Path) -> None:
     everything, less = rules(tmp_path, f"{{{ALL}}}"), rules(tmp_path, "{captions: true, qa: true, evidence: stated}")
     first, _ = released(dataset, "demo-1", everything)
@@ -95,6 +118,10 @@ def test_a_rule_that_changes_makes_a_new_revision_of_what_it_is_about(dataset: D
         ("synthetic", "CC0-1.0", "", True),
         ("panda-70m", "cc-by-4.0", "https://a.org", True),
         ("panda-70m", "CC BY-ND 4.0", "https://a.org", False),
+        ("panda-70m", "CC BY ND 4.0", "https://a.org", False),
+        ("panda-70m", "cc_by_nc_nd", "https://a.org", False),
+        ("panda-70m", "CC-BY-ND-NC 1.0", "https://a.org", False),
+        ("panda-70m", "CC BY NC 4.0", "https://a.org", True),
         ("panda-70m", "", "https://a.org", False),
         ("", "", "", True),
         ("", "All rights reserved", "", False),

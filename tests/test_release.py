@@ -20,6 +20,7 @@ from marathon_pipeline.dataset.dataset import Dataset, media_key
 from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.gates import Gates
+from marathon_pipeline.licences import UNRESTRICTED
 from marathon_pipeline.records import (
     Binding,
     ClipCaption,
@@ -416,6 +417,15 @@ def test_revisions_are_numbered_and_a_current_one_is_kept(dataset: Dataset) -> N
     write_qa(dataset, video_id, {TASKS[1]: [pair(video_id, TASKS[1], n, "What colour is it") for n in range(7)]})
     assert next_revision(dataset, "demo", SETTINGS, TAXONOMY, Gates()) == "demo-2"
     assert stale_tasks(dataset, "demo", SETTINGS, TAXONOMY, Gates()) == {TASKS[1]}
+
+
+def test_a_split_that_is_frozen_stands_on_the_card_of_a_new_revision(dataset: Dataset) -> None:
+    release(dataset, "demo-1")
+    given = dataset, SETTINGS, TAXONOMY, Gates(), UNRESTRICTED, ("test",)
+    assert next_revision(given[0], "demo", *given[1:]) == "demo-2"
+    url = write_release(given[0], "demo-2", *given[1:]).url
+    assert "test is frozen: their questions stay" in (Path(url) / "README.md").read_text()
+    assert next_revision(given[0], "demo", *given[1:]) == "demo-2"
 
 
 def test_what_a_release_would_hold_is_told_without_the_tables(dataset: Dataset) -> None:

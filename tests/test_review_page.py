@@ -48,14 +48,16 @@ def source(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def desk_of(folder: Path, per_task: int = 1, seed: int = 0) -> Desk:
     dataset = Dataset(str(folder))
     reviews = dataset.reviews()
-    return Desk(deal(dataset, STANDARDS, reviews, per_task, seed, lambda done, total: None), reviews, STANDARDS)
+    dealt = deal(dataset, STANDARDS, reviews, per_task, seed, lambda done, total: None)
+    return Desk(dealt, reviews, dataset.removals(), STANDARDS)
 
 
 @pytest.fixture
 def folder(source: Path) -> Iterator[Path]:
     """The dataset, of which nothing is judged yet."""
     yield source
-    shutil.rmtree(source / "reviews", ignore_errors=True)
+    for left in ("reviews", "removals"):
+        shutil.rmtree(source / left, ignore_errors=True)
 
 
 @pytest.fixture
@@ -143,6 +145,16 @@ def test_a_dispute_is_shown_when_nothing_waits_and_a_third_person_settles_it(fre
     refused = say(fresh, "Ben", first, "accept")
     assert refused.status_code == 409 and "adjudicated" in refused.json()["detail"]
     assert say(fresh, "Cleo", rest[0], "reject").status_code == 409  # two agree on it
+
+
+def test_what_was_purged_since_is_dropped_and_no_judgement_of_it_is_kept(fresh: TestClient, folder: Path) -> None:
+    first, *rest = table(fresh, "Ada")["items"]
+    gone = first["video_id"]
+    Dataset(str(folder)).removals().add("its-source", ids=[gone])
+    assert say(fresh, "Ada", first, "accept").status_code == 409 and not (folder / "reviews").exists()
+    left = [each["qa_id"] for each in rest if each["video_id"] != gone]
+    assert [each["qa_id"] for each in table(fresh, "Ada")["items"]] == left and left
+    assert fresh.get(f"/media/{gone}.mp4").status_code == 404
 
 
 def test_what_was_said_can_be_taken_back_and_said_again(fresh: TestClient) -> None:

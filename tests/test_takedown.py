@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import shutil
 import stat
 import tarfile
@@ -15,7 +16,20 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_release import SETTINGS, SOURCES, TASKS, TAXONOMY, build, hashes, pair, proxy, release, samples, video_of
+from test_release import (
+    SETTINGS,
+    SOURCES,
+    TASKS,
+    TAXONOMY,
+    build,
+    hashes,
+    pair,
+    proxy,
+    release,
+    samples,
+    video_of,
+    write_qa,
+)
 from typer.testing import CliRunner
 
 from marathon_pipeline.cli import app
@@ -24,15 +38,18 @@ from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.dataset.traces import Names
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.gates import Gates
+from marathon_pipeline.licences import Licences, ModelRule, SourceRule
 from marathon_pipeline.pipeline.ingest import gather
 from marathon_pipeline.pipeline.purge import purge, settle
 from marathon_pipeline.records import Signals, Source
 from marathon_pipeline.release.plan import bucket, next_revision, split_of
+from marathon_pipeline.release.write import write_release
 
 __all__ = ["proxy"]  # a fixture of test_release
 GONE = SOURCES[2]
 QA_OF_GONE = {pair(video_of(GONE), task, n).qa_id for task in TASKS for n in range(7)}
 FRAME = "00ff00ff00ff00ff"
+V2 = {"template_version": 2}
 
 
 @pytest.fixture
@@ -52,6 +69,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory, proxy: bytes) -> Path:
     write("notes/ann.json", json.dumps({"by": "ann", "judged": [{"qa_id": one}, {"qa_id": other}]}).encode())
     write("notes/bob.jsonl.gz", gzip.compress(b"".join(b'{"qa_id": "%s"}\n' % q.encode() for q in (one, other))))
     write(f"features/{video_of(GONE)}.safetensors", b"numbers")
+    write(f"{video_of(GONE)}.mkv", b"pictures")
+    write(f"{GONE.source_id}/labels.txt", b"of it")
     write("exported/all.tar", tar_of({"a.json": json.dumps({"url": GONE.url}).encode()}))
     write(f"journal/ab/{video_of(GONE)}/qa-000001.jsonl", b'{"text": "what was answered"}\n')
     (dataset.storage.partial() / f"{GONE.source_id}.0123.parts").mkdir()
@@ -200,6 +219,64 @@ def test_a_second_takedown_replaces_the_revision_and_the_last_one_leaves_none(da
     assert list((root / "releases").glob("*/release.json")) == list((root / "media").glob("*/*.tar")) == []
 
 
+def test_what_a_reissued_release_says_of_itself_is_counted_anew(dataset: Dataset) -> None:
+    again = [pair(video_of(GONE), TASKS[0], n) for n in range(7)]
+    again = [p.model_copy(update={"tries": 1, "binding": p.binding.model_copy(update=V2)}) for p in again]
+    kept = [pair(video_of(GONE), task, n) for task in TASKS[1:] for n in range(7)]
+    own = {task: [p for p in (*again, *kept) if p.task == task] for task in TASKS}
+    write_qa(dataset, video_of(GONE), own)
+    every = {"captions": True, "qa": True, "evidence": "stated"}
+    rules = (SourceRule(data_source="odd*", evidence="no"), SourceRule(media=True, **every))
+    licences = Licences(sources=rules, models=(ModelRule(model="*", **every),))
+    write_release(dataset, "ruled", SETTINGS, TAXONOMY, Gates(), licences)
+    split = split_of(GONE, SETTINGS)
+
+    def said(name: str) -> tuple[list[int], dict[str, list[int]], int]:
+        listed = json.loads(dataset.storage.read(f"releases/{name}/release.json"))
+        task = listed["tasks"][TASKS[0]]
+        return [each["videos"] for each in listed["licences"]["sources"]], task["split_versions"], task["replaced"]
+
+    videos, versions, replaced = said("ruled")
+    assert (videos, replaced) == ([2, 4], 7) and 2 in versions[split]
+    purge(dataset.url, [GONE.source_id])
+    videos, versions, replaced = said("ruled.1")
+    assert (videos, replaced) == ([2, 3], 0) and set(map(tuple, versions.values())) == {(1,)}
+    card = dataset.storage.read("releases/ruled.1/README.md").decode()
+    assert "2 more are left out altogether" in card
+
+
+def test_what_was_never_here_takes_nothing_with_it(dataset: Dataset) -> None:
+    before = state(Path(dataset.url))
+    (done,) = purge(dataset.url, ["https://example.org/never-seen"]).purged
+    assert before.items() <= state(Path(dataset.url)).items() and dataset.storage.exists(done.order.certificate)
+
+
+@pytest.mark.parametrize(
+    ("key", "left"),
+    [
+        ("purging/000001.json", 0.5),
+        pytest.param("certificates/000001.json", 0.5, marks=pytest.mark.slow),
+        ("releases/before/withdrawn.json", 0.5),
+        ("releases/demo-1/videos.parquet", 0.5),
+        pytest.param("releases/demo-1/captions.parquet", 0.5, marks=pytest.mark.slow),
+        ("media/v1/{}.tar", 0.5),
+        pytest.param("media/v1/{}.tar", 0.0, marks=pytest.mark.slow),
+    ],
+)
+def test_a_file_that_was_cut_off_is_named_and_put_back_the_purge_ends(dataset: Dataset, key: str, left: float) -> None:
+    key = key.format(f"{split_of(GONE, SETTINGS)}-000000")
+    path = Path(dataset.url) / key
+    whole = path.read_bytes() if path.exists() else b""
+    dataset.storage.write(key, whole[: int(len(whole) * left)])
+    with pytest.raises(UserError, match=rf"{re.escape(key)} .*put it back from a copy") as error:
+        purge(dataset.url, [GONE.source_id])
+    assert "\n" not in str(error.value)
+    dataset.storage.write(key, whole) if whole else dataset.storage.remove(key)
+    fresh = Dataset(dataset.url)
+    with fresh.lease():
+        assert [done.left for done in settle(fresh)] == [()]
+
+
 class Killed(Exception):
     pass
 
@@ -328,7 +405,7 @@ def test_a_certificate_says_what_was_removed_and_where_it_was_looked_for(dataset
     looked_for = {name: certificate["searched"][name] for name in ("ids", "urls", "contents", "frames", "questions")}
     assert looked_for == {"ids": 2, "urls": 1, "contents": 1, "frames": 1, "questions": 21}
     assert certificate["searched"]["files"]["releases"] == len(dataset.storage.keys("releases"))
-    assert certificate["found"] == 0 and len(certificate["outside"]) == 6
+    assert certificate["found"] == 0 and len(certificate["outside"]) == 7
     assert certificate["sources"] == [Dataset(dataset.url).removals().entry(GONE.source_id)]
     assert purge(dataset.url, [GONE.source_id]).purged == (), "once is enough"
 

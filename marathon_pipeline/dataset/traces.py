@@ -42,7 +42,7 @@ class Names:
 
     def owner(self, key: str) -> str:
         """Whose a file, or a folder above it, is by its name: one of the ids, or nothing."""
-        for folder, name in pairwise(key.split("/")):
+        for folder, name in pairwise(["", *key.split("/")]):
             stem = name.partition(".")[0]
             placed = hashlib.sha256(stem.encode()).hexdigest()[:2] == folder  # as all of a dataset's own files are
             if self.is_id(stem) and (placed or _is_strong(stem)):

@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Iterable
+from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.errors import UserError
 
 ORDERS, CERTIFICATES = "purging", "certificates"
 OUTSIDE = (
+    "pilots made from the dataset, which are datasets of their own: marathon purge PILOT --removals BASE",
     "exports of releases that lie outside the dataset",
     "features and other caches that a trainer made of the media",
     "batch files outside the dataset, and copies of requests that a provider of models keeps",
@@ -92,14 +95,30 @@ class Certificate(_Paper):
     outside: tuple[str, ...] = OUTSIDE
 
 
+P = TypeVar("P", bound=_Paper)
+
+
 def open_orders(storage: Storage) -> list[Order]:
-    return [Order.model_validate_json(storage.read(key)) for key in storage.keys(ORDERS)]
+    """Raises UserError for a damaged one."""
+    return _papers(storage, ORDERS, Order)
 
 
 def certified(storage: Storage) -> set[str]:
-    """The entries of the removal list that have a certificate."""
-    found = (Certificate.model_validate_json(storage.read(key)) for key in storage.keys(CERTIFICATES))
-    return {entry for certificate in found for entry in certificate.entries}
+    """The entries of the removal list that have a certificate. Raises UserError for a damaged one."""
+    return {entry for certificate in _papers(storage, CERTIFICATES, Certificate) for entry in certificate.entries}
+
+
+def _papers(storage: Storage, folder: str, kind: type[P]) -> list[P]:
+    papers = []
+    for key in storage.keys(folder):
+        try:
+            papers.append(kind.model_validate_json(storage.read(key)))
+        except ValidationError:
+            raise UserError(
+                f"{storage.url}/{key} is damaged; put it back from a copy of the dataset, or remove it and purge "
+                "again, which writes a new one"
+            ) from None
+    return papers
 
 
 def next_number(storage: Storage) -> int:

@@ -131,6 +131,8 @@ def write_order(dataset: Dataset, removals: Removals, source_ids: Sequence[str],
 
 def clear(dataset: Dataset, order: Order) -> None:
     """Remove an order's sources from all but the releases. Nobody works on them; on others, somebody may."""
+    if not order.targets:  # nothing of it was ever here
+        return
     storage, names = dataset.storage, names_of(order)
     for key in storage.keys(""):
         top = key.split("/")[0]
@@ -226,10 +228,12 @@ def _videos_of(dataset: Dataset, source_id: str) -> tuple[str, ...]:
 
 
 def _folder_of_own(key: str, names: Names) -> str:
-    """The folder of a file that is a source's by its name; empty where it is not."""
+    """The folder of a file that is a source's by its name, `.` where that itself names it; empty where it is not."""
     first, *rest = key.split("/")
     if first in (*_SILENT, *_SEEN_TO) or not names.is_file(key):
         return ""
+    if names.is_file(first):
+        return "."
     return f"{first}/{rest[0]}" if first == "tables" else first
 
 

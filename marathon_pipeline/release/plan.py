@@ -75,11 +75,16 @@ def place(dataset: Dataset, settings: ReleaseSettings, licences: Licences = UNRE
 
 
 def planned_release(
-    dataset: Dataset, settings: ReleaseSettings, taxonomy: Taxonomy, gates: Gates, licences: Licences = UNRESTRICTED
+    dataset: Dataset,
+    settings: ReleaseSettings,
+    taxonomy: Taxonomy,
+    gates: Gates,
+    licences: Licences = UNRESTRICTED,
+    frozen: Sequence[Split] = (),
 ) -> dict[str, str]:
     """The fingerprint of each part of a release made now: `qa/<task>`, `videos`, `captions`, `media`, `card`."""
     placed = releasable(place(dataset, settings, licences))
-    return planned_parts(dataset, placed, settings, taxonomy, gates, licences)
+    return planned_parts(dataset, placed, settings, taxonomy, gates, licences, frozen)
 
 
 def planned_parts(
@@ -89,7 +94,10 @@ def planned_parts(
     taxonomy: Taxonomy,
     gates: Gates,
     licences: Licences,
+    frozen: Sequence[Split] = (),
 ) -> dict[str, str]:
+    """frozen: the splits whose QA stays as it was first written, as the card says."""
+
     def content(stage: str, owner: str, part: str = "") -> str:
         outcome = dataset.ledger.get(stage, owner, part)
         return outcome.content if outcome else ""
@@ -114,7 +122,8 @@ def planned_parts(
     parts["videos"] = digest([FORMAT_VERSION, videos])
     parts["captions"] = digest([FORMAT_VERSION, captions, [[rule.model, rule.captions] for rule in licences.models]])
     templates = {name: template.rendered_rules() for name, template in taxonomy.captions.items()}
-    parts["card"] = digest([FORMAT_VERSION, settings.model_dump(), templates, licences.model_dump()])
+    card = [FORMAT_VERSION, settings.model_dump(), templates, licences.model_dump()]
+    parts["card"] = digest([*card, *([frozen] if frozen else ())])
     if shown_media := with_media(placed, settings):
         parts["media"] = digest([FORMAT_VERSION, media_fingerprints(dataset, shown_media, settings)])
     return parts
@@ -166,10 +175,11 @@ def next_revision(
     taxonomy: Taxonomy,
     gates: Gates,
     licences: Licences = UNRESTRICTED,
+    frozen: Sequence[Split] = (),
 ) -> str:
     """`<base>-<n>`: the latest release of that name where it is current, else the one to write next."""
     latest = _latest(dataset, base)
-    if latest and latest.parts == planned_release(dataset, settings, taxonomy, gates, licences):
+    if latest and latest.parts == planned_release(dataset, settings, taxonomy, gates, licences, frozen):
         return latest.name
     return f"{base}-{max((n for n, _ in _revisions(base, _names_given(dataset))), default=0) + 1}"
 

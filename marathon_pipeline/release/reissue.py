@@ -9,8 +9,9 @@ import json
 import re
 import tarfile
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import accumulate, groupby
 from pathlib import Path
 
@@ -20,8 +21,9 @@ import pyarrow.parquet as pq
 
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
-from marathon_pipeline.licences import Licences
-from marathon_pipeline.records import digest
+from marathon_pipeline.errors import UserError
+from marathon_pipeline.licences import Allowed, Licences
+from marathon_pipeline.records import Split, digest
 from marathon_pipeline.release.card import render_card
 from marathon_pipeline.release.croissant import describe
 from marathon_pipeline.release.files import Folder, Tar, put_table
@@ -92,7 +94,7 @@ class _Reissue:
         replaced = {version.replaces: version.version for version in versions}
         for version in versions:
             folder = f"{MEDIA_ROOT}/{version.version}"
-            holding = {name for name in version.shards if self._holds(f"{folder}/{name}")}
+            holding = {name for name, info in version.shards.items() if self._holds(f"{folder}/{name}", info)}
             if holding:
                 now = replaced.get(version.version) or self._version(version, holding)
                 self._withdraw(folder, MEDIA_FILE, now)
@@ -128,8 +130,8 @@ class _Reissue:
         for key in keys:
             self._storage.remove(key)
 
-    def _holds(self, shard: str) -> bool:
-        with self._storage.local_file(shard) as path, tarfile.open(path, "r:") as tar:
+    def _holds(self, key: str, info: FileInfo) -> bool:
+        with self._tar(key, info) as tar:
             return any(
                 json.loads(_bytes(tar, member))["source_id"] in self._gone
                 for member in tar
@@ -170,7 +172,7 @@ class _Reissue:
                 folder.copy(path, *known)
             return known is not None
         tar: Tar | None = None
-        for sample, fields in self._samples(key):
+        for sample, fields in self._samples(key, info):
             if json.loads(fields["json"])["source_id"] not in self._gone:
                 tar = tar or Tar(folder, path)
                 tar.write(sample, **fields)
@@ -179,10 +181,19 @@ class _Reissue:
         self._rewritten[info.sha256] = (f"{folder.prefix}/{path}", folder.files[path]) if tar else None
         return tar is not None
 
-    def _samples(self, key: str) -> Iterator[tuple[str, dict[str, bytes]]]:
-        with self._storage.local_file(key) as path, tarfile.open(path, "r:") as tar:
+    def _samples(self, key: str, info: FileInfo) -> Iterator[tuple[str, dict[str, bytes]]]:
+        with self._tar(key, info) as tar:
             for sample, members in groupby(tar, key=lambda member: member.name.partition(".")[0]):
                 yield sample, {member.name.partition(".")[2]: _bytes(tar, member) for member in members}
+
+    @contextmanager
+    def _tar(self, key: str, info: FileInfo) -> Iterator[tarfile.TarFile]:
+        """To be read. Raises UserError where it is not whole: one that was cut between samples looks like a tar."""
+        with _readable(self._storage, key), self._storage.local_file(key) as path:
+            if path.stat().st_size != info.bytes:
+                raise OSError("cut off")
+            with tarfile.open(path, "r:") as tar:
+                yield tar
 
     def _release(self, release: Release, video_ids: set[str]) -> str:
         """Issue a release anew; returns its name, or nothing where no question is left."""
@@ -256,7 +267,7 @@ class _Reissue:
                 if len(rows) == end - begin:
                     folder.copy(to, f"{source}/{path}", release.files[path])
                 else:
-                    samples = list(self._samples(f"{source}/{path}"))
+                    samples = list(self._samples(f"{source}/{path}", release.files[path]))
                     tar = Tar(folder, to)
                     for row in rows:
                         sample, fields = samples[row - begin]
@@ -273,11 +284,24 @@ class _Reissue:
                 tables.append(table)
         if not tables:
             return release.tasks[task].model_copy(
-                update={"qa": 0, "formats": {}, "splits": {}, "shards": {}, "annotators": (), "template_versions": ()}
+                update={
+                    "qa": 0,
+                    "formats": {},
+                    "splits": {},
+                    "shards": {},
+                    "annotators": (),
+                    "template_versions": (),
+                    "split_versions": {},
+                    "replaced": 0,
+                }
             )
         columns = pa.concat_tables(
             [each.select(["format", "split", "annotator", "template_version"]) for each in tables]
         ).to_pydict()
+        versions: defaultdict[Split, set[int]] = defaultdict(set)
+        for split, version in zip(columns["split"], columns["template_version"], strict=True):
+            versions[split].add(version)
+        tries = [n for table in tables if "tries" in table.column_names for n in table["tries"].to_pylist()]
         return release.tasks[task].model_copy(
             update={
                 "qa": len(columns["format"]),
@@ -286,6 +310,8 @@ class _Reissue:
                 "shards": numbers,
                 "annotators": tuple(sorted(set(columns["annotator"]))),
                 "template_versions": tuple(sorted(set(columns["template_version"]))),
+                "split_versions": {split: tuple(sorted(found)) for split, found in versions.items()},
+                "replaced": sum(n > 0 for n in tries),  # in releases of format 1 nothing was
             }
         )
 
@@ -297,13 +323,18 @@ class _Reissue:
         return writer.close()
 
     def _licences(self, release: Release, annotators: list[str]) -> LicenceSummary:
-        """By the rules that the release was made with; without those of which nothing was in it."""
+        """What the rules came to when the release was made, less the videos that went."""
         if "licences" not in release.settings:
             return release.licences
         rules = Licences.model_validate(release.settings["licences"])
         rows = _read(self._storage, f"{folder_of(release.name)}/videos.parquet").to_pylist()
-        left = [(row["data_source"], row["licence"], row["url"]) for row in rows if row["source_id"] not in self._gone]
-        return summary_of(rules, left, annotators)
+        gone = Counter(
+            rules.of_source(row["data_source"], row["licence"], row["url"])
+            for row in rows
+            if row["source_id"] in self._gone
+        )
+        left = (Allowed(rule=each.rule, videos=each.videos - gone[each.rule]) for each in release.licences.sources)
+        return summary_of(rules, (each for each in left if each.videos > 0), annotators)
 
     def _captions(self, release: Release, folder: Folder, video_ids: set[str]) -> CaptionSummary:
         path = "captions.parquet"
@@ -338,8 +369,22 @@ def _files_of(part: str, files: dict[str, FileInfo]) -> dict[str, FileInfo]:
 
 
 def _read(storage: Storage, key: str, columns: list[str] | None = None) -> pa.Table:
-    file = pq.ParquetFile(pa.BufferReader(storage.read(key)), pre_buffer=False)
-    return file.read(columns, use_threads=False)
+    with _readable(storage, key):
+        file = pq.ParquetFile(pa.BufferReader(storage.read(key)), pre_buffer=False)
+        return file.read(columns, use_threads=False)
+
+
+@contextmanager
+def _readable(storage: Storage, key: str) -> Iterator[None]:
+    """Raises UserError where a file of a release, or of the media, cannot be read."""
+    try:
+        yield
+    except (pa.ArrowException, tarfile.TarError, OSError, ValueError) as error:
+        folder = "/".join(key.split("/")[:2])
+        raise UserError(
+            f"{storage.url}/{key} cannot be read ({error}); put it back from a copy of the dataset, or remove "
+            f"{folder}, which cannot be reissued without it"
+        ) from None
 
 
 def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

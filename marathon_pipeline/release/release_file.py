@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import UserError
-from marathon_pipeline.licences import Allowed, Licences, ModelRule, applied
+from marathon_pipeline.licences import Allowed, Licences, ModelRule
 from marathon_pipeline.records import Format, Split
 
 FORMAT_VERSION = 2  # of the files of a release; it is part of every fingerprint, so a new one makes all of them stale
@@ -67,11 +67,16 @@ class CaptionSummary(_Part):
 
 
 class LicenceSummary(_Part):
-    """By which rules it was decided what is released, each with its evidence; `left_out`: videos without media."""
+    """By which rules it was decided what is released, each with its evidence."""
 
     sources: tuple[Allowed, ...] = ()
     models: tuple[ModelRule, ...] = ()  # of those that wrote captions or QA
-    left_out: int = 0
+    left_out: int = 0  # videos of which texts may be released, and no media
+
+    @property
+    def withheld(self) -> int:
+        """Videos of which nothing may be released."""
+        return sum(each.videos for each in self.sources if not each.rule.something)
 
 
 class Approval(_Part):
@@ -118,13 +123,11 @@ class Release(_Part):
         return pretty(self.model_dump(mode="json"))
 
 
-def summary_of(
-    licences: Licences, sources: Iterable[tuple[str, str, str]], annotators: Iterable[str]
-) -> LicenceSummary:
-    """sources: collection, licence and URL of each video. annotators: who wrote what is released."""
-    found = applied(licences, sources)
+def summary_of(licences: Licences, sources: Iterable[Allowed], annotators: Iterable[str]) -> LicenceSummary:
+    """sources: what the rules came to. annotators: who wrote what is released."""
+    found = tuple(sources)
     rules = {licences.of_model(annotator): None for annotator in annotators}
-    left_out = sum(each.videos for each in found if not each.rule.media)
+    left_out = sum(each.videos for each in found if each.rule.something and not each.rule.media)
     return LicenceSummary(sources=found, models=tuple(rules), left_out=left_out)
 
 

@@ -2,9 +2,10 @@
 
 import re
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.errors import UserError
 
 FILE_NAME = "withdrawn.json"
 
@@ -18,6 +19,16 @@ class Withdrawn(BaseModel):
 
 
 def withdrawn(storage: Storage, root: str) -> dict[str, Withdrawn]:
-    """All that was withdrawn under `releases` or `media`, by name."""
+    """All that was withdrawn under `releases` or `media`, by name. Raises UserError for a damaged note."""
     found = (re.fullmatch(rf"{root}/([^/]+)/{FILE_NAME}", key) for key in storage.keys(root))
-    return {each[1]: Withdrawn.model_validate_json(storage.read(each[0])) for each in found if each}
+    return {each[1]: _parsed(storage, each[0]) for each in found if each}
+
+
+def _parsed(storage: Storage, key: str) -> Withdrawn:
+    try:
+        return Withdrawn.model_validate_json(storage.read(key))
+    except ValidationError:
+        raise UserError(
+            f"{storage.url}/{key} is damaged; put it back from a copy of the dataset, or remove it, "
+            "which lets its name be given again"
+        ) from None

@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from pydantic import JsonValue
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.gates import Gates
-from marathon_pipeline.licences import UNRESTRICTED, Licences
-from marathon_pipeline.records import QAPair, Verdict, Video
+from marathon_pipeline.licences import UNRESTRICTED, Licences, applied
+from marathon_pipeline.records import QAPair, Split, Verdict, Video
 from marathon_pipeline.release.card import render_card
 from marathon_pipeline.release.croissant import describe
 from marathon_pipeline.release.files import Folder, intact
@@ -62,12 +62,15 @@ def write_release(
     taxonomy: Taxonomy,
     gates: Gates,
     licences: Licences = UNRESTRICTED,
+    frozen: Sequence[Split] = (),
     *,
     approve: Callable[[], Approval] = Approval,
     content: Mapping[str, object] | None = None,
     progress: Progress | None = None,
 ) -> ReleaseInfo:
     """Write release `name` of all that is finished, passes the gates for items, and may be passed on.
+
+    frozen: the splits whose QA stays as it was first written.
 
     approve: asked once, before anything is written; raises UserError where the dataset may not be released.
 
@@ -81,7 +84,7 @@ def write_release(
         )
     finished = place(dataset, settings, licences)
     placed = releasable(finished)
-    parts = planned_parts(dataset, placed, settings, taxonomy, gates, licences)
+    parts = planned_parts(dataset, placed, settings, taxonomy, gates, licences, frozen)
     if existing := read_release(dataset, name):
         if existing.parts != parts:
             raise UserError(f"release {name} holds other content and releases never change; choose another name")
@@ -99,7 +102,8 @@ def write_release(
             writer = _Writer(
                 dataset, name, settings, taxonomy, gates, licences, finished, parts, Path(scratch), progress or _silent
             )
-            return _info(dataset, writer.write(publishable(content or {}), approval), unchanged=False)
+            told = {**(content or {}), **({"freeze": frozen} if frozen else {})}
+            return _info(dataset, writer.write(publishable(told), approval), unchanged=False)
     except pa.ArrowException as error:
         raise UserError(f"{dataset.url}: a table is damaged ({error}); run its job again, then release") from None
     except OSError as error:
@@ -137,7 +141,6 @@ class _Writer:
             raise UserError(f"{self._dataset.url}: {why}, so there is nothing to release; audit it")
         annotators = sorted({*captions.annotators, *(a for task in tasks.values() for a in task.annotators)})
         described = [(p.source.data_source, p.source.licence, p.source.url) for p in self._finished]
-        total = len(self._placed)
         media = None
         if shown := with_media(self._placed, self._settings):
             media = write_media(
@@ -146,7 +149,7 @@ class _Writer:
                 self._settings,
                 self._scratch,
                 self._row_of,
-                lambda done: self._progress("media", done, total),
+                lambda done: self._progress("media", done, len(shown)),
             )
         release = Release(
             name=self._name,
@@ -159,7 +162,7 @@ class _Writer:
             videos=videos,
             captions=captions,
             approval=approval,
-            licences=summary_of(self._licences, described, annotators),
+            licences=summary_of(self._licences, applied(self._licences, described), annotators),
             templates=_templates(self._taxonomy, tasks),
             settings={
                 "content": content,

@@ -11,6 +11,7 @@ from marathon_pipeline.audit.checks import REVIEW_MEASURES
 from marathon_pipeline.audit.checks import judged as held_against
 from marathon_pipeline.audit.statistics import Reviewed
 from marathon_pipeline.audit.survey import Standards
+from marathon_pipeline.dataset.removals import Removals
 from marathon_pipeline.dataset.reviews import Judgement, Reviews, Role, Standing, identity
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.records import LETTERS, Span
@@ -94,9 +95,9 @@ class Table(_Sent):
 class Desk:
     """Raises Refused for what may not be. Several threads may ask at once."""
 
-    def __init__(self, deal: Deal, reviews: Reviews, standards: Standards) -> None:
+    def __init__(self, deal: Deal, reviews: Reviews, removals: Removals, standards: Standards) -> None:
         self._dealt = {each.pair.qa_id: each for each in deal.dealt}
-        self._count, self._reviews, self._standards = deal.counted, reviews, standards
+        self._count, self._reviews, self._removals, self._standards = deal.counted, reviews, removals, standards
         self._gates = [gate for gate in standards.gates.dataset if gate.measure in REVIEW_MEASURES]
         self._lock = Lock()
 
@@ -106,13 +107,13 @@ class Desk:
     def table(self, reviewer: str) -> Table:
         """What stands before a reviewer now, judgements from elsewhere included."""
         with self._lock:
-            self._reviews.refresh()
+            self._refresh()
             return self._table(reviewer)
 
     def judge(self, reviewer: str, qa_id: str, shown: str, verdict: str, reason: str, note: str) -> Table:
         """Keep what a reviewer says of a pair; `withdrawn` takes it back. Returns the table as it is then."""
         with self._lock:
-            self._reviews.refresh()
+            self._refresh()
             dealt = self._dealt.get(qa_id)
             if dealt is None or dealt.judged.shown != shown:
                 raise Refused("this pair is not dealt, or is no longer as it was shown: load the page again")
@@ -131,6 +132,13 @@ class Desk:
                 raise Refused(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
             self._reviews.add(judgement)
             return self._table(reviewer)
+
+    def _refresh(self) -> None:
+        """See what was judged since, and drop what was purged: of that no trace may be written any more."""
+        self._reviews.refresh()
+        self._removals.refresh()
+        purged = {video_id for video_id in self.videos() if self._removals.holds("id", video_id)}
+        self._dealt = {id: dealt for id, dealt in self._dealt.items() if dealt.pair.video_id not in purged}
 
     def _role(self, dealt: Dealt, reviewer: str) -> Role:
         state = self._states(reviewer)[dealt.pair.qa_id]
