@@ -54,7 +54,7 @@ def _form(option: str) -> str | None:
     verbs = (word in _VERBS and before not in _RELATIVES for before, word in pairwise(said))
     if any(verbs) or not _PERSONS.isdisjoint(said[:1]):
         return "sentence"
-    return None if any(word.endswith(("s", "ed")) for word in said[1:]) else "phrase"
+    return None if any(len(word) > 3 and word.endswith(("s", "ed")) for word in said[1:]) else "phrase"
 
 
 def _full_stop(option: str) -> str:
