@@ -1,6 +1,7 @@
 """Fixtures that several test files share. The command is run as a user runs it: as a process of its own."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -76,10 +78,19 @@ audit: {sample_per_task: 1}
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `job.yaml` and the dataset, release and report that it gives. Read it, or copy it."""
-    folder = tmp_path_factory.mktemp("built")
-    (folder / "job.yaml").write_text(JOB)
-    Command(folder)("run", "job.yaml")
+    """A folder with `job.yaml` and the dataset, release and report that it gives. Read it, or copy it.
+
+    It is built once, whatever the number of test processes (whose folders lie side by side).
+    """
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "built"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "whole").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            (folder / "job.yaml").write_text(JOB)
+            Command(folder)("run", "job.yaml")
+            (folder / "whole").touch()
     return folder
 
 

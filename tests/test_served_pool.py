@@ -122,7 +122,7 @@ def test_what_fails_for_a_passing_reason_is_tried_until_it_is_answered() -> None
 )
 def test_what_does_not_pass_is_a_failure_that_the_next_run_tries_again(fault: str, reason: str) -> None:
     with served.running(faults={fault: 1.0, "most": 99}) as server:
-        settings = model(server.url, retries=1, timeout_seconds=0.5 if fault == "hang" else 20)
+        settings = model(server.url, retries=1, timeout_seconds=2 if fault == "hang" else 20)
         (failed,) = all_of(settings, [question(1)])
         assert isinstance(failed, Failed) and failed.reason == reason and failed.transient
         assert server.stats()["requests"] == 2
