@@ -189,12 +189,11 @@ def side_of(url: str) -> Side:
     if release := open_release(url):
         return release
     try:
-        dataset = Dataset(url)
+        dataset, standards = opened(url)
     except NoDataset:
         absent = "no dataset and no release there (no dataset.json, no release.json)"
         raise UserError(f"{url}: {absent}; give the folder or URL of one") from None
-    config = job_of(dataset)
-    return DatasetSide(dataset, standards_of(config, load_taxonomy(config.templates)).gates)
+    return DatasetSide(dataset, standards.gates)
 
 
 def opened(url: str, gates: Path | None = None) -> tuple[Dataset, Standards]:
