@@ -534,7 +534,7 @@ def _names_in(path: str) -> list[str]:
 
 @manifest_app.command("check")
 def manifest_check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...")],
     removals: Annotated[
         str, typer.Option("--removals", metavar="DATASET", help="Its removal list: what is on it is wrong here.")
     ] = "",

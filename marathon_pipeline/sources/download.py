@@ -1,4 +1,4 @@
-"""Fetching one source: a local file is checked, a URL is downloaded by yt-dlp."""
+"""Fetching one source: a local file is checked, an object copied, any other URL downloaded by yt-dlp."""
 
 import fcntl
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from marathon_pipeline.errors import Failed
 from marathon_pipeline.records import Source, digest
-from marathon_pipeline.sources.identity import SourceError, content_of
+from marathon_pipeline.sources.identity import SourceError, content_of, is_in_store
 from marathon_pipeline.sources.settings import DownloadSettings, Progress
 
 
@@ -51,8 +51,10 @@ def _alone(parts: Path, seconds: float) -> Iterator[None]:
 
 
 def _downloaded(source: Source, folder: Path, settings: DownloadSettings, progress: Progress | None) -> Path:
-    from marathon_pipeline.sources.ytdlp import download  # a second to import
-
+    if is_in_store(source.url):
+        from marathon_pipeline.sources.stores import download
+    else:
+        from marathon_pipeline.sources.ytdlp import download  # a second to import
     wanted = digest([source.url, settings.max_height, settings.audio])[:8]  # parts of anything else are not resumed
     parts = folder / f"{source.source_id}.{wanted}.parts"
     try:
