@@ -100,9 +100,9 @@ def _in_store(cells: Cells, manifest: str) -> Cells:
 def read_manifest(manifest: str | Path, previous: Mapping[str, Source] = {}) -> tuple[list[Source], list[RowProblem]]:
     """Read a manifest (.jsonl, .csv or .parquet): its sources in the order of their first rows, and its wrong rows.
 
-    manifest: a file, or an object such as `s3://bucket/key`. previous: sources of an earlier run by their `path`; a file
-    of the same size and mtime is not hashed again. Raises UserError where the manifest as a whole is wrong: missing,
-    not UTF-8, no such format, no rows.
+    manifest: a file, or an object such as `s3://bucket/key`. previous: sources of an earlier run by their `path`; a
+    file of the same size and mtime is not hashed again. Raises UserError where the whole of it is wrong: missing, not
+    UTF-8, no such format, no rows.
     """
     gathering = Gathering(previous)
     gathering.read(manifest)
