@@ -141,7 +141,7 @@ def test_a_second_run_on_a_dataset_is_refused(marathon: Command, small_video: Pa
     first = marathon.start("run", "job.yaml")
     lease = marathon.folder / "out/lease"
     while first.poll() is None and not (lease.exists() and any(lease.iterdir())):
-        pass
+        time.sleep(0.02)
     assert f"process {first.pid}" in marathon("run", "job.yaml", code=2)
     first.communicate(timeout=120)
     assert first.returncode == 0
