@@ -1,4 +1,4 @@
-"""Fixtures that several test files share. A run is a process of its own, as a user's is; all else is called in this one."""
+"""Fixtures that test files share. A run is a process of its own, as a user's is; all else is called in this one."""
 
 import io
 import os

@@ -11,6 +11,7 @@ import pytest
 
 from marathon_pipeline.annotators.measured import Measured
 from marathon_pipeline.annotators.measured.timeline import Timeline
+from marathon_pipeline.annotators.protocol import Described
 from marathon_pipeline.errors import Filtered
 from marathon_pipeline.media.decode import decode_once
 from marathon_pipeline.media.windows import windows
@@ -65,7 +66,7 @@ def tell(video_id: str, script: Any, seconds: float, signals: list[Signals]) -> 
             for format in ("open", "choice"):
                 if getattr(task.per_video, format):
                     try:
-                        pairs.extend(await annotator.write_qa(task, format, captions, events, summary))
+                        pairs.extend(await annotator.write_qa(task, format, Described(captions, events, summary)))
                     except Filtered as left_out:
                         filtered[task.task, format] = left_out.rule
         return Told(script, captions, events, summary, pairs, filtered)

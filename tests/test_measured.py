@@ -22,6 +22,7 @@ from marathon_pipeline.annotators.measured.qa.places import far, mirrored
 from marathon_pipeline.annotators.measured.story import OUT, happenings
 from marathon_pipeline.annotators.measured.timeline import Timeline
 from marathon_pipeline.annotators.measured.words import DURATIONS, PLACES, about, duration, factors_apart, spoken
+from marathon_pipeline.annotators.protocol import Described
 from marathon_pipeline.audit.guessers import Usual, longest, most_central
 from marathon_pipeline.audit.statistics import wilson
 from marathon_pipeline.errors import Filtered
@@ -131,7 +132,7 @@ def test_of_a_place_and_its_mirror_images_each_has_the_others_for_its_own(cells:
 def test_the_same_input_gives_the_same_records(told: Told) -> None:
     async def again() -> list[object]:
         task = load_taxonomy().task("temporal_order")
-        return list(await Measured().write_qa(task, "choice", told.captions, told.events, told.summary))
+        return list(await Measured().write_qa(task, "choice", Described(told.captions, told.events, told.summary)))
 
     first = [pair for pair in told.pairs if (pair.task, pair.format) == ("temporal_order", "choice")]
     assert asyncio.run(again()) == first
