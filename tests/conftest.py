@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,7 @@ class Command:
     def __call__(self, *arguments: object, code: int = 0) -> str:
         """Run it to its end; returns what it printed on stdout, on stderr where it was to fail by bad input.
 
-        A process takes two seconds to start, so that only what runs a job is one.
+        A process takes two seconds to start, so that only a run is one. One that has no work for Ray may be had `here`.
         """
         ended = self.apart if arguments[0] == "run" else self.here
         return ended(*arguments, code=code)
@@ -107,22 +107,28 @@ audit: {sample_per_task: 1}
 """
 
 
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `job.yaml` and the dataset, release and report that it gives. Read it, or copy it.
-
-    It is built once, whatever the number of test processes (whose folders lie side by side).
-    """
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "built"
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that is filled once, whatever the number of test processes (whose folders lie side by side)."""
+    own = factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
     with FileLock(f"{folder}.lock"):
         if not (folder / "whole").exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            (folder / "job.yaml").write_text(JOB)
-            Command(folder)("run", "job.yaml")
+            make(folder)
             (folder / "whole").touch()
     return folder
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `job.yaml` and the dataset, release and report that it gives. Read it, or copy it."""
+
+    def build(folder: Path) -> None:
+        (folder / "job.yaml").write_text(JOB)
+        Command(folder)("run", "job.yaml")
+
+    return made_once(tmp_path_factory, "built", build)
 
 
 @pytest.fixture(scope="session")

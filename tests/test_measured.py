@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ from marathon_pipeline.records import (
 )
 from marathon_pipeline.taxonomy import load_taxonomy
 
-__all__ = ["told"]  # the fixture
+__all__ = ["told", "told_of"]  # fixtures
 
 FIELDS = ("temporality", "spatiality", "object", "action", "scene", "summary")
 
@@ -95,7 +96,7 @@ def test_no_answer_is_right_twice_in_the_choices_of_a_task(told: Told) -> None:
 
 
 @pytest.mark.slow
-def test_no_guesser_that_never_sees_the_video_beats_chance() -> None:
+def test_no_guesser_that_never_sees_the_video_beats_chance(told_of: Callable[[int, float], Told]) -> None:
     usual, tasks, asked, right = Usual(), list(load_taxonomy().tasks), Counter[str](), Counter[str]()
     for pair in [pair for seed in range(24) for pair in told_of(seed, 3.0).pairs if pair.format == "choice"]:
         letter = LETTERS.index(pair.letter)
