@@ -3,7 +3,8 @@
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
+from typing import Any
 
 from marathon_pipeline.taxonomy import Rules, Task
 
@@ -123,3 +124,16 @@ def _scripts_of(text: str) -> frozenset[str]:
 def _script(letter: str) -> str:
     """The first word of a character's name: `LATIN`, `CYRILLIC`, `CJK`."""
     return unicodedata.name(letter, "unknown").partition(" ")[0]
+
+
+@lru_cache(200_000)
+def stem(word: str) -> str:
+    """`circl` of `circles`, `circling` and `circle`; of an English word in small letters."""
+    return str(_stemmer().stemWord(word))
+
+
+@cache
+def _stemmer() -> Any:
+    from snowballstemmer import stemmer
+
+    return stemmer("english")

@@ -70,3 +70,12 @@ def test_the_help_loads_nothing_heavy() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.splitlines()[-1] == "[]"
+
+
+def test_what_runs_no_stage_loads_no_decoder_and_no_ray() -> None:
+    code = (
+        "import sys, marathon_pipeline.job\n"
+        "print(sorted({'ray', 'cv2', 'scenedetect', 'av', 'openai', 'torch', 'webdataset'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines()[-1] == "[]"

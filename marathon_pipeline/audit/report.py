@@ -17,7 +17,7 @@ from marathon_pipeline.records import Outcome
 JSON_KEY = "audit/report.json"
 HTML_KEY = "audit/report.html"
 MARKDOWN_KEY = "audit/report.md"
-_VERSION = 4  # goes up whenever the same dataset gives another report
+_VERSION = 5  # goes up whenever the same dataset gives another report
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,16 @@
 """Whether what the captions of clips say survives into those of events, and that into the global caption: a heuristic.
 
-It compares content words, by a crude stem, and pairs of them that stand side by side. What several clips say weighs as
+It compares content words, by their stems, and pairs of them that stand side by side. What several clips say weighs as
 often as they say it: what a narrative has to keep counts, and a detail that it may drop hardly does.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
 from marathon_pipeline.records import ClipCaption, Event
-from marathon_pipeline.wording import words
+from marathon_pipeline.wording import stem, words
 
 LOW_IN_EVENTS, LOW_IN_SUMMARY = 0.3, 0.2  # of what is said: a video that keeps less has lost it
 
@@ -26,7 +25,6 @@ _SMALL = frozenset(
     appear appears clip frame frames image scene seen shown shows video view visible
     """)
 )
-_ENDINGS = ("ing", "ied", "ies", "ed", "es", "s", "e", "y")
 
 
 class Kept(NamedTuple):
@@ -47,10 +45,10 @@ def kept(captions: Mapping[str, ClipCaption], events: Sequence[Event], summary: 
     for event, own in zip(events, told, strict=True):
         clips = (captions[clip_id] for clip_id in event.clip_ids if clip_id in captions)
         for clip in clips:
-            said.update(stem in own for stem in _named(*(getattr(clip, field) for field in _FIELDS)))
+            said.update(word in own for word in _named(*(getattr(clip, field) for field in _FIELDS)))
     whole = _named(summary)
     for own in told:
-        found.update(stem in whole for stem in own)
+        found.update(word in whole for word in own)
     return Kept(_share(said), _share(found))
 
 
@@ -62,16 +60,7 @@ def _named(*texts: str) -> set[str]:
     """The content words of texts, and the pairs of them that stand side by side: `yellow circl`."""
     found = set()
     for text in texts:
-        stems = [_stem(word) for word in words(text)]
+        stems = ["" if word in _SMALL or len(word) < 3 else stem(word) for word in words(text)]
         found.update(stems)
         found.update(f"{one} {other}" for one, other in pairwise(stems) if one and other)
     return found - {""}
-
-
-@lru_cache(maxsize=200_000)
-def _stem(word: str) -> str:
-    """`circles`, `circling` and `circle` to `circl`; nothing of a small word."""
-    if word in _SMALL or len(word) < 3:
-        return ""
-    ending = next((end for end in _ENDINGS if word.endswith(end) and len(word) - len(end) >= 3), "")
-    return word.removesuffix(ending)
