@@ -343,7 +343,7 @@ def _refuse_unknown(selection: Selection, sources: Mapping[str, Source], dataset
 
 
 def _known_videos(dataset: Dataset) -> set[str]:
-    return {video_id for outcome in dataset.ledger for video_id in outcome.videos}
+    return {video_id for outcome in dataset.ledger.of_stage("download") for video_id in outcome.videos}
 
 
 def _chosen(

@@ -28,7 +28,7 @@ MAX_LENGTH_RATIO = 4.0  # longest option over shortest, where the difference is 
 MIN_LENGTH_DIFFERENCE = 24  # characters; `two` beside `twelve` gives nothing away
 
 _WORD = re.compile(r"[^\W_]+")
-_ASCII_WORDS = bytes(byte if chr(byte).isalnum() else ord(" ") for byte in bytes(range(128)).lower())
+ASCII_WORDS = bytes(byte if chr(byte).isalnum() else ord(" ") for byte in bytes(range(128)).lower())
 _DIGIT = re.compile(r"\d")
 _CLOCK = re.compile(r"(?<![\d:.])(?:(\d{1,2}):)?(\d{1,2}):([0-5]\d)(?![\d:]|\.\d)")
 _SAID = re.compile(
@@ -56,7 +56,7 @@ _QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|«[^»]*»|「[^」]*」")
 def words(text: str) -> list[str]:
     """A text's words in small letters, without punctuation."""
     if text.isascii():  # four times as fast, where a large audit spends most of its time
-        return text.translate(_ASCII_WORDS).split()
+        return text.translate(ASCII_WORDS).split()
     return _WORD.findall(text.casefold())
 
 

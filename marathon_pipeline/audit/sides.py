@@ -1,5 +1,6 @@
 """What is compared: the QA of a dataset that may be released, or that of a release."""
 
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from typing import Literal, Protocol
 
@@ -12,7 +13,7 @@ from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import UserError, one_line
 from marathon_pipeline.gates import Gates
-from marathon_pipeline.records import Format, Outcome, QAPair, Record, Span, Verdict
+from marathon_pipeline.records import Format, QAPair, Record, Span, Verdict
 from marathon_pipeline.release.release_file import Release, release_in
 
 Kind = Literal["dataset", "release"]
@@ -43,13 +44,6 @@ class Cost(Record):
     requests: int = 0
     tokens: int = 0
     seconds: float = 0.0
-
-    def plus(self, outcome: Outcome) -> "Cost":
-        return Cost(
-            requests=self.requests + sum(usage.requests for usage in outcome.usage),
-            tokens=self.tokens + sum(usage.prompt_tokens + usage.completion_tokens for usage in outcome.usage),
-            seconds=round(self.seconds + outcome.seconds, 3),
-        )
 
 
 class Side(Protocol):
@@ -99,11 +93,19 @@ class DatasetSide:
         return {}
 
     def cost(self, tasks: Collection[str], videos: Collection[str]) -> dict[str, Cost]:
-        costs: dict[str, Cost] = {}
-        for outcome in self._dataset.ledger:
-            if outcome.stage in ("qa", "verify") and outcome.part in tasks and outcome.video_id in videos:
-                costs[outcome.part] = costs.get(outcome.part, Cost()).plus(outcome)
-        return costs
+        found: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for outcome in self._dataset.ledger.fields():
+            part = outcome.get("part", "")
+            if outcome["stage"] in ("qa", "verify") and part in tasks and outcome["video_id"] in videos:
+                own = found[part]
+                own["milliseconds"] += round(1000 * outcome.get("seconds", 0.0))
+                for usage in outcome.get("usage", ()):
+                    own["requests"] += usage.get("requests", 0)
+                    own["tokens"] += usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
+        return {
+            task: Cost(requests=own["requests"], tokens=own["tokens"], seconds=own["milliseconds"] / 1000)
+            for task, own in found.items()
+        }
 
 
 class ReleaseSide:

@@ -97,6 +97,7 @@ def survey(
         total.extend(count)
         if progress is not None:
             progress(total.videos.total(), len(videos))
+    sampler.read(dataset.tables)
     heard_of = heard(standards.gates, total.cells, standards.taxonomy, dataset.ledger)
     return _statistics(total, Ends(dataset.ledger), replace(standards, gates=gates), known, heard_of)
 

@@ -1,6 +1,7 @@
 """Where a dataset lies: a local folder or an object-store URL, through obstore. Every write is atomic."""
 
 import contextlib
+import re
 import shutil
 import stat
 import tempfile
@@ -16,6 +17,7 @@ from obstore.store import LocalStore, from_url
 from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.records import digest
 
+_PLAIN = re.compile(r"[A-Za-z0-9_-][\w.-]*(?:/[A-Za-z0-9_-][\w.-]*)*", re.ASCII)  # a key that is its own path
 _PIECES_AT_ONCE = 3  # of 5 MB each, of a file that is written: what an hour-long proxy takes in memory
 
 
@@ -41,6 +43,8 @@ class Storage:
     def read(self, key: str) -> bytes:
         """Raises FileNotFoundError where there is no such key."""
         with _errors(f"{self.url}/{key}", "read"):
+            if self.root is not None and _PLAIN.fullmatch(key):  # as it stands: a sixth of the CPU, of many small files
+                return (self.root / key).read_bytes()
             return bytes(obstore.get(self._store, key).bytes())
 
     def read_range(self, key: str, start: int, end: int) -> bytes:
