@@ -124,8 +124,8 @@ class HourLlavaForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def compile_blocks(self, **options: Any) -> None:
         """Compile each block of the tower, of MemAug and of the language model by itself, for any length, in place.
 
-        Much faster than `torch.compile(model)`: blocks are alike, so that three are compiled, and what chooses tokens is
-        left out of it. options: of torch.compile.
+        Much faster than `torch.compile(model)`: blocks are alike, so that three are compiled, and what chooses tokens
+        is left out of it. options: of torch.compile.
         """
         parts = self.vision_tower.siglip.encoder.layers, self.memaug.blocks, self.language_model.layers
         for block in (block for part in parts for block in part):
