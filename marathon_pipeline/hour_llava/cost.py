@@ -8,6 +8,7 @@ activations, attention that keeps no scores, AdamW with float32 moments and mast
 """
 
 import argparse
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from marathon_pipeline.hour_llava import forgetting, sizes
+from marathon_pipeline.hour_llava import sizes
 from marathon_pipeline.hour_llava.configuration import HourLlavaConfig
+from marathon_pipeline.hour_llava.selection import chooses_by_content, select
 
 QUESTION = 256  # tokens of text in the figures, where nothing else is said
 BYTES = 2  # of a bfloat16
@@ -45,27 +47,27 @@ class Load:
 
     @classmethod
     def of(cls, config: HourLlavaConfig, frames: int, text: int = QUESTION, question: int | None = None) -> "Load":
-        kept = frames
-        if config.temporal_forgetting != "none":
-            kept = forgetting.frames_to_keep(frames, config.temporal_keep, config.min_frames, config.max_frames)
-        tokens = config.pooled_side**2
-        if config.spatial_forgetting != "none":
-            tokens = forgetting.tokens_to_keep(tokens, config.spatial_keep)
-        decayed = kept * (tokens + 1)
-        if not config.recalls or config.memory == "decayed":
-            return cls(kept, decayed, decayed, text, text if question is None else question)
-        remembered = max(1, round(frames * config.memory))
-        used = frames if remembered == frames else remembered  # frames kept beside those remembered: not counted
-        return cls(used, remembered * config.tokens_per_frame, decayed, text, text if question is None else question)
+        by_content = chooses_by_content(config)
+        counted = copy.copy(config)
+        if by_content:  # as many frames as evenly, but each is seen first
+            counted.temporal_forgetting = "uniform"
+        selection = select(counted, [frames], [0])
+        return cls(
+            frames if by_content else len(selection.frames),
+            selection.memory.lengths[0],
+            selection.decayed.lengths[0],
+            text,
+            text if question is None else question,
+        )
 
 
 def parameters(config: HourLlavaConfig) -> dict[str, int]:
     """Of each part; a tied head counts once, with the language model."""
     vision, text = config.tower_config, config.text_config
     d, v = text.hidden_size, vision.hidden_size
-    patches = (vision.image_size // vision.patch_size) ** 2
+    patches = config.patches
     layer = 4 * (v * v + v) + 2 * v * vision.intermediate_size + vision.intermediate_size + v + 4 * v
-    tower = v * (3 * vision.patch_size**2 + 1) + patches * v + vision.num_hidden_layers * layer
+    tower = v * (3 * config.patch_side**2 + 1) + patches * v + vision.num_hidden_layers * layer
     width, shared = _widths(config)
     attention = d * width + width + 2 * (d * shared + shared)  # queries, keys and values, with biases
     block = 2 * (attention + width * d + d) + 2 * config.memaug_mlp_ratio * d * d + (config.memaug_mlp_ratio + 1) * d
@@ -84,9 +86,9 @@ def forward_flops(config: HourLlavaConfig, load: Load) -> dict[str, int]:
     """Operations of one forward pass by part. The head computes logits of the text (and of the media token) alone."""
     vision, text = config.tower_config, config.text_config
     d, v = text.hidden_size, vision.hidden_size
-    patches = (vision.image_size // vision.patch_size) ** 2
+    patches = config.patches
     layer = 8 * patches * v * v + 4 * patches * patches * v + 4 * patches * v * vision.intermediate_size
-    tower = load.frames * (2 * patches * v * 3 * vision.patch_size**2 + vision.num_hidden_layers * layer)
+    tower = load.frames * (2 * patches * v * 3 * config.patch_side**2 + vision.num_hidden_layers * layer)
     width, shared = _widths(config)
     query = load.decayed + load.question
     block = (
@@ -146,7 +148,7 @@ def inference_bytes(config: HourLlavaConfig, load: Load) -> int:
     vision, text = config.tower_config, config.text_config
     d, v = text.hidden_size, vision.hidden_size
     heads, shared = _widths(config)
-    patches = (vision.image_size // vision.patch_size) ** 2
+    patches = config.patches
     features = load.frames * config.pooled_side**2 * v
     tokens = load.frames * config.tokens_per_frame * d
     query = load.decayed + load.question
@@ -225,7 +227,9 @@ def plot(names: list[str], path: Path) -> None:
         draw(top, name, lambda c, load: (sum((f := forward_flops(c, load)).values()) - f["vision tower"]) / 1e15)
         draw(bottom, name, lambda c, load: training_bytes(c, load, checkpointing=True) / 1e9)
         top.set(title=f"{name}: forward pass on cached features", ylabel="PFLOP", yscale="log")
-        bottom.set(title=f"{name}: training step, checkpointing", ylabel="GB", yscale="log", xlabel="minutes of video")
+        bottom.set(
+            title=f"{name}: training step, checkpointing", ylabel="GB", ylim=(0, None), xlabel="minutes of video"
+        )
         for axis in (top, bottom):
             axis.grid(alpha=0.3)
             axis.legend()
@@ -233,12 +237,12 @@ def plot(names: list[str], path: Path) -> None:
     figure.savefig(path)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     options = argparse.ArgumentParser(description="What Hour-LLaVA costs by length of video.")
     options.add_argument("--size", nargs="+", default=list(sizes.TEXT), choices=list(sizes.TEXT))
     options.add_argument("--minutes", nargs="+", type=float, default=[1, 5, 10, 20, 40, 60, 120])
     options.add_argument("--plot", type=Path, help="write a picture, .png or .svg")
-    chosen = options.parse_args()
+    chosen = options.parse_args(arguments)
     console = Console(width=None if Console().is_terminal else 180)
     for name in chosen.size:
         console.print(table(name, chosen.minutes))

@@ -107,7 +107,7 @@ def _kept_tokens(config: HourLlavaConfig, frames: int, generator: Generator) -> 
 
 
 def _remembered_frames(config: HourLlavaConfig, count: int) -> Tensor:
-    return forgetting.uniform_frames(count, max(1, round(count * config.memory)))
+    return forgetting.uniform_frames(count, max(1, round(count * float(config.memory))))
 
 
 def _packed(samples: list[Tokens]) -> Tokens:

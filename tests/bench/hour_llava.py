@@ -3,7 +3,7 @@
     python tests/bench/hour_llava.py                        # 3B on a CUDA device, else a tiny setting
     python tests/bench/hour_llava.py --size 7B --minutes 5 60 --modes forward
 
-Random weights in bfloat16 and cached features (the tower is timed by itself, per frame): one video of 5, 20, 60 minutes.
+Random weights in bfloat16 and cached features (the tower is timed by itself): one video of 5, 20 and 60 minutes.
 A training step is stage 3's: all but the tower, activation checkpointing, AdamW (fused, moments in bfloat16, so that 3B
 fits one device). Tokens are those that the language model reads; MFU counts the operations of `cost.py`, without what
 checkpointing computes again, against --peak (TFLOP/s, dense bfloat16; by default of the device, where it is known).
