@@ -75,7 +75,7 @@ def test_the_audit_rejects_no_right_pair_and_every_malformed_one() -> None:
 def test_a_judge_that_knows_the_truth_has_all_that_is_wrong_rejected_and_a_coin_nothing() -> None:
     video = golden_video()
     alone = confusion([video])
-    knowing, coin = (confusion([video], StandIn(JUDGES[number])) for number in (0, -1))
+    knowing, coin = (confusion([video], StandIn(JUDGES[number], calibrate=0.5)) for number in (0, -1))
     assert coin == alone
     right, *wrong = knowing
     assert right.rejected == 0 < right.pairs

@@ -29,7 +29,6 @@ from marathon_pipeline.taxonomy import TASK_IDS, load_taxonomy
 from planted.clean import Rows
 
 TAXONOMY = load_taxonomy()
-_SETTINGS = JudgeSettings(calibrate=0.5)
 _QUESTION = "\nQuestion: "
 
 
@@ -54,8 +53,9 @@ JUDGES = (
 class StandIn:
     """Judges the pairs of videos, and is calibrated on them."""
 
-    def __init__(self, errors: Errors) -> None:
-        self._sender = _Sender(errors.rates)
+    def __init__(self, errors: Errors, calibrate: float = 0.1) -> None:
+        """calibrate: the share of the pairs. Blind answers, for which the shipped gates reject none, in one order."""
+        self._sender, self._settings = _Sender(errors.rates), JudgeSettings(orders=1, calibrate=calibrate)
         self._tallies: defaultdict[str, int] = defaultdict(int)
 
     def verdicts(self, rows: Rows, pairs: Sequence[QAPair], true: Iterable[QAPair]) -> list[Verdict]:
@@ -63,12 +63,12 @@ class StandIn:
         self._sender.known = defaultdict(list)
         for pair in true:
             self._sender.known[pair.question, frozenset(pair.options)].append(pair.answer)
-        found = self._rows(Verify(TAXONOMY, TASK_IDS, annotator(self._sender), _SETTINGS), {**rows, QAPair: pairs})
+        found = self._rows(Verify(TAXONOMY, TASK_IDS, annotator(self._sender), self._settings), {**rows, QAPair: pairs})
         return [row for row in found if isinstance(row, Verdict)]
 
     def calibrate(self, rows: Rows) -> None:
         self._sender.known = None
-        for row in self._rows(Calibrate(annotator(self._sender), TAXONOMY, TASK_IDS, _SETTINGS), rows):
+        for row in self._rows(Calibrate(annotator(self._sender), TAXONOMY, TASK_IDS, self._settings), rows):
             assert isinstance(row, Calibration)
             self._tallies[f"{row.measure} {row.planted}"] += 1
             self._tallies[f"{row.measure} {row.planted} accepted"] += row.accepted
