@@ -28,7 +28,7 @@ ROWS = (
     ("dataset",),
     ("wording",),
     ("taxonomy",),
-    ("template_files", "records", "ffmpeg"),
+    ("template_files", "records", "ffmpeg", "processes"),
     ("rules_file",),
     ("errors", "plain_yaml", "shipped"),
 )
