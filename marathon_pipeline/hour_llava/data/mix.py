@@ -70,7 +70,9 @@ def rates(settings: MixSettings, counts: Counter[Kind]) -> Rates:
     if settings.long_to_short is not None and long and short:
         wanted = settings.long_to_short * short
         keep = {True: min(1.0, wanted / long), False: min(1.0, long / wanted)}
-    return Rates({kind: share * keep[kind.long] for kind, share in plain.items()}, (long * keep[True], short * keep[False]))
+    return Rates(
+        {kind: share * keep[kind.long] for kind, share in plain.items()}, (long * keep[True], short * keep[False])
+    )
 
 
 def _listed(names: Iterable[str]) -> str:
