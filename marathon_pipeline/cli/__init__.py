@@ -10,7 +10,7 @@ import typer
 from marathon_pipeline import __version__
 from marathon_pipeline.cli.judging import audit, review
 from marathon_pipeline.cli.looking import show, status, tasks
-from marathon_pipeline.cli.releasing import check, diff, purge, release
+from marathon_pipeline.cli.releasing import check, diff, export, purge, release
 from marathon_pipeline.cli.running import plan, run
 from marathon_pipeline.cli.shared import fail, out, stopped
 from marathon_pipeline.cli.sources import manifest_check, synth
@@ -28,7 +28,7 @@ app = typer.Typer(
 manifest_app = typer.Typer(help="Work with manifests.", no_args_is_help=True)
 app.add_typer(manifest_app, name="manifest")
 manifest_app.command("check")(manifest_check)
-for command in (run, plan, status, show, tasks, audit, review, release, diff, check, purge, synth):
+for command in (run, plan, status, show, tasks, audit, review, release, diff, check, export, purge, synth):
     app.command()(command)
 
 
