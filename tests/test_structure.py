@@ -20,6 +20,7 @@ ROWS = (
     ("pipeline",),
     ("stages", "review"),
     ("audit",),
+    ("hour_llava",),
     ("release",),
     ("annotators",),
     ("gates", "licences"),
