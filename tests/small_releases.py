@@ -1,4 +1,4 @@
-"""Releases of a few tiny videos, for whoever reads releases: built in a moment, and by the code that writes real ones."""
+"""Releases of a few tiny videos, for whoever reads releases: built in a moment by the code that writes real ones."""
 
 import hashlib
 import subprocess
@@ -11,7 +11,20 @@ from tempfile import TemporaryDirectory
 from marathon_pipeline.dataset.dataset import Dataset, media_key
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.gates import Gates
-from marathon_pipeline.records import Binding, Outcome, QAPair, Record, Source, Span, Verdict, Video, content_hash
+from marathon_pipeline.records import (
+    Binding,
+    ClipCaption,
+    Event,
+    Outcome,
+    QAPair,
+    Record,
+    Source,
+    Span,
+    Summary,
+    Verdict,
+    Video,
+    content_hash,
+)
 from marathon_pipeline.release.settings import ReleaseSettings
 from marathon_pipeline.release.write import write_release
 from marathon_pipeline.taxonomy import load_taxonomy
@@ -72,8 +85,6 @@ def _add(dataset: Dataset, film: Film) -> None:
     verdicts = {task: [_verdict(each) for each in own] for task, own in pairs.items()}
     dataset.tables.write(QAPair, video_id, [each for own in pairs.values() for each in own], {})
     dataset.tables.write(Verdict, video_id, [each for own in verdicts.values() for each in own], {})
-    from marathon_pipeline.records import ClipCaption, Event, Summary
-
     dataset.tables.write(ClipCaption, video_id, [], {})
     dataset.tables.write(Event, video_id, [], {})
     dataset.tables.write(Summary, video_id, [], {})
@@ -124,7 +135,8 @@ def _done(stage: str, video_id: str, rows: Sequence[Record], part: str = "") -> 
 @cache
 def proxy(frames: int, width: int = 96, height: int = 64) -> bytes:
     """A video of one frame a second, each of them a key frame and of another colour."""
-    source = f"color=black:size={width}x{height}:rate=1:duration={frames},format=yuv420p,geq=lum=16+mod(N*7\\,200):cb=128:cr=128"
+    size = f"color=black:size={width}x{height}:rate=1:duration={frames}"
+    source = f"{size},format=yuv420p,geq=lum=16+mod(N*7\\,200):cb=128:cr=128"
     with TemporaryDirectory() as folder:
         path = f"{folder}/proxy.mp4"
         command = [ffmpeg_binary(), "-v", "error", "-f", "lavfi", "-i", source, "-c:v", "libx264", "-g", "1", path]

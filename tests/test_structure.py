@@ -33,14 +33,26 @@ ROWS = (
     ("errors", "plain_yaml", "shipped"),
 )
 LEVEL = {room: level for level, row in enumerate(ROWS) for room in row}
-HEAVY = ("ray", "torch", "cv2", "pyarrow", "yt_dlp", "av", "numpy", "obstore", "webdataset", "scenedetect")
+HEAVY = (
+    "ray",
+    "torch",
+    "transformers",
+    "cv2",
+    "pyarrow",
+    "yt_dlp",
+    "av",
+    "numpy",
+    "obstore",
+    "webdataset",
+    "scenedetect",
+)
 
 
 def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_rooms(path: Path) -> set[str]:
+def imported_modules(path: Path) -> list[str]:
     modules: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -48,7 +60,11 @@ def imported_rooms(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports hide the direction"
             modules.append(node.module or "")
-    return {name.split(".")[1] for name in modules if name.startswith("marathon_pipeline.")}
+    return modules
+
+
+def imported_rooms(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imported_modules(path) if name.startswith("marathon_pipeline.")}
 
 
 def sources() -> list[Path]:
@@ -60,6 +76,13 @@ def test_imports_run_downwards_only(path: Path) -> None:
     room = room_of(path)
     upwards = {other for other in imported_rooms(path) - {room} if LEVEL[other] <= LEVEL[room]}
     assert not upwards, f"{room} imports {upwards}, which do not stand below it"
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_torch_is_imported_in_its_room_only(path: Path) -> None:
+    modules = imported_modules(path)
+    if room_of(path) != "hour_llava":
+        assert not {name.split(".")[0] for name in modules} & {"torch", "transformers", "tokenizers", "safetensors"}
 
 
 def test_the_help_loads_nothing_heavy() -> None:

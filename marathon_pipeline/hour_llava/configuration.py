@@ -2,10 +2,12 @@
 
 import copy
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig, Qwen2Config, SiglipVisionConfig
+
+IGNORED = -100  # the label of a token that is no answer
 
 SPATIAL = Literal["random", "uniform", "none"]
 TEMPORAL = Literal["uniform", "random", "keyframe", "question", "none"]
@@ -21,10 +23,10 @@ class HourLlavaConfig(PreTrainedConfig):
     """
 
     model_type = "hour_llava"
-    sub_configs_defaults = {"vision_config": SiglipVisionConfig, "text_config": Qwen2Config}  # noqa: RUF012
+    sub_configs_defaults: ClassVar[Any] = {"vision_config": SiglipVisionConfig, "text_config": Qwen2Config}
 
-    vision_config: dict[str, Any] | PreTrainedConfig | None = None  # as published, with all its layers
-    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    vision_config: Any = None  # SiglipVisionConfig or its fields: as published, with all its layers
+    text_config: Any = None  # Qwen2Config or its fields
     vision_layers_dropped: int = 1  # the last ones: the features before them describe places better
     frames_per_chunk: int = 32  # that pass the tower at once; more take memory that an hour's video does not have
     pooling: Literal["average", "bilinear"] = "average"  # the paper says average, its code does the other
@@ -65,7 +67,7 @@ class HourLlavaConfig(PreTrainedConfig):
     @property
     def tower_config(self) -> SiglipVisionConfig:
         """Of the layers that are used."""
-        config = copy.deepcopy(self.vision_config)
+        config: SiglipVisionConfig = copy.deepcopy(self.vision_config)
         config.num_hidden_layers -= self.vision_layers_dropped
         config.vision_use_head = False
         return config

@@ -1,8 +1,8 @@
 """MemAug: decayed video tokens recall from the memory repository what the question asks for (Hour-LLaVA, section 4).
 
-Tensors are packed: the tokens of a batch's samples lie one after another without padding, and lengths say where each ends.
-So linear layers compute nothing in vain, attention needs no mask (and takes the fast kernels), and a sample's result
-cannot depend on its batch.
+Tensors are packed: the tokens of a batch's samples lie one after another without padding, and lengths say where each
+ends. So linear layers compute nothing in vain, attention needs no mask (and takes the fast kernels), and a sample's
+result cannot depend on its batch.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class MemAugBlock(GradientCheckpointingLayer):
         query = self.self_norm(query + attended)
         attended = self.cross_attention(query, memory, query_rotation, memory_rotation, query_lengths, memory_lengths)
         query = self.cross_norm(query + attended)
-        return self.mlp_norm(query + self.mlp(query))  # type: ignore[no-any-return]
+        return self.mlp_norm(query + self.mlp(query))
 
 
 class MemAug(nn.Module):
@@ -107,7 +107,7 @@ class Attention(nn.Module):
         queries = rotate(self.q_proj(query).view(-1, self.heads, self.head_dim), query_rotation)
         keys = rotate(self.k_proj(memory).view(-1, self.key_value_heads, self.head_dim), memory_rotation)
         values = self.v_proj(memory).view(-1, self.key_value_heads, self.head_dim)
-        return self.o_proj(attend(queries, keys, values, query_lengths, memory_lengths).flatten(1))  # type: ignore[no-any-return]
+        return self.o_proj(attend(queries, keys, values, query_lengths, memory_lengths).flatten(1))
 
 
 def attend(

@@ -1,8 +1,9 @@
-"""Hour-LLaVA (arXiv 2506.05332, section 4): a memory of the whole video, forgetting, and MemAug before the language model."""
+"""Hour-LLaVA (arXiv 2506.05332, section 4): a memory of the whole video, forgetting, MemAug, language model."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +19,24 @@ from transformers import (
 from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from marathon_pipeline.hour_llava.configuration import HourLlavaConfig
+from marathon_pipeline.hour_llava.configuration import IGNORED, HourLlavaConfig
 from marathon_pipeline.hour_llava.memaug import MemAug
 from marathon_pipeline.hour_llava.selection import Selection, chooses_by_content, select
 from marathon_pipeline.hour_llava.splicing import Splice, splice
 from marathon_pipeline.hour_llava.vision import VisionTower, without_last_norm
 
 
-class HourLlavaForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+@dataclass(frozen=True)
+class Videos:
+    """Of a batch, one a row: pooled features or pixels, and how each forgets."""
+
+    features: Tensor | None
+    pixel_values: Tensor | None
+    counts: list[int]  # of frames
+    seeds: list[int]
+
+
+class HourLlavaForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """Answers questions about videos of up to an hour and more.
 
     Parts, each of which a training stage may freeze: `vision_tower`, `projector` and `newline`, `memaug`,
@@ -36,7 +47,7 @@ class HourLlavaForConditionalGeneration(PreTrainedModel, GenerationMixin):  # ty
     config_class = HourLlavaConfig
     base_model_prefix = "hour_llava"
     main_input_name = "input_ids"
-    input_modalities = ("video", "text")
+    input_modalities = ["video", "text"]  # noqa: RUF012
     supports_gradient_checkpointing = True
     _no_split_modules = ["SiglipEncoderLayer", "SiglipVisionEmbeddings", "MemAugBlock", "Qwen2DecoderLayer"]  # noqa: RUF012
     _tied_weights_keys = {"lm_head.weight": "language_model.embed_tokens.weight"}  # noqa: RUF012
@@ -73,9 +84,9 @@ class HourLlavaForConditionalGeneration(PreTrainedModel, GenerationMixin):  # ty
     def from_pretrained_parts(
         cls, vision: str | Path, text: str | Path, *, dtype: torch.dtype | str = "auto", **settings: Any
     ) -> Self:
-        """Join a SigLIP and a Qwen2 or Qwen2.5 checkpoint, by name or path; projector, newline and MemAug begin at random.
+        """Join a SigLIP and a Qwen2 or Qwen2.5 checkpoint, by name or path; what lies between begins at random.
 
-        settings: of HourLlavaConfig; `media_token_id` is that of the processor (`HourLlavaProcessor.from_tokenizer`).
+        settings: of HourLlavaConfig; `media_token_id` is that of the processor. Raises ValueError for other models.
         """
         config = HourLlavaConfig(
             vision_config=_config_of(SiglipVisionConfig, vision, ("siglip", "siglip_vision_model")),
@@ -101,18 +112,18 @@ class HourLlavaForConditionalGeneration(PreTrainedModel, GenerationMixin):  # ty
         if module is self:
             init.normal_(self.newline, std=self.config.text_config.hidden_size**-0.5)
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.language_model.embed_tokens  # type: ignore[no-any-return]
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.language_model.embed_tokens
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.language_model.embed_tokens = value
+        self.language_model.embed_tokens = value  # type: ignore[assignment]
 
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
     def encode_frames(self, pixel_values: Tensor) -> Tensor:
-        """What `features` hold: (frames, 3, side, side) to (frames, 64, vision_dim), without memory beyond one chunk."""
-        return self.vision_tower(pixel_values)  # type: ignore[no-any-return]
+        """What `features` hold: (frames, 3, side, side) to (frames, 64, vision_dim), in the memory of one chunk."""
+        return self.vision_tower(pixel_values)
 
     def forward(
         self,
@@ -136,9 +147,9 @@ class HourLlavaForConditionalGeneration(PreTrainedModel, GenerationMixin):  # ty
         forgetting_seeds: (batch,), none: `config.forgetting_seed` for all. question_mask marks what MemAug reads; none:
         every token that has no label, is no padding and not the media token.
 
-        Logits are (batch, length, vocabulary), aligned to input_ids: those in the media token's place follow the video's
-        last token, those of padding mean nothing. The language model itself, its cache and its hidden states know the
-        video's tokens one by one. Raises ValueError where a row has not exactly one media token.
+        Logits are (batch, length, vocabulary), aligned to input_ids: those in the media token's place follow the
+        video's last token, those of padding mean nothing. The language model itself, its cache and its hidden states
+        know the video's tokens one by one. Raises ValueError where a row has not exactly one media token.
 
         Without videos it is the language model.
         """
@@ -152,17 +163,10 @@ class HourLlavaForConditionalGeneration(PreTrainedModel, GenerationMixin):  # ty
             )
             hidden = outputs.last_hidden_state
         else:
-            embeds, spliced = self._spliced(
-                "right",
-                input_ids,
-                attention_mask,
-                labels,
-                question_mask,
-                features,
-                pixel_values,
-                frame_counts,
-                forgetting_seeds,
-            )
+            if question_mask is None and labels is not None:
+                question_mask = labels == IGNORED
+            videos = _videos(features, pixel_values, frame_counts, forgetting_seeds, self.config)
+            embeds, spliced = self._spliced("right", input_ids, attention_mask, question_mask, videos)
             mask = None if bool(spliced.mask.all()) else spliced.mask.to(embeds.device)
             outputs = self.language_model(inputs_embeds=embeds, attention_mask=mask, **kwargs)
             rows = torch.arange(len(embeds), device=embeds.device)[:, None]
@@ -179,7 +183,7 @@ class HourLlavaForConditionalGeneration(PreTrainedModel, GenerationMixin):  # ty
         return CausalLMOutputWithPast(loss=loss, logits=logits, **rest)
 
     @torch.no_grad()
-    def generate(  # type: ignore[override]
+    def generate(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -190,21 +194,12 @@ class HourLlavaForConditionalGeneration(PreTrainedModel, GenerationMixin):  # ty
         forgetting_seeds: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Answer a batch of prompts: the new tokens alone, (batch, new). Takes what forward takes, padded on either side."""
+        """Answer a batch of prompts: the new tokens alone, (batch, new). Takes what forward takes."""
         kwargs.pop("labels", None)
         if features is None and pixel_values is None:
             return super().generate(input_ids, attention_mask=attention_mask, **kwargs)
-        embeds, spliced = self._spliced(
-            "left",
-            input_ids,
-            attention_mask,
-            None,
-            question_mask,
-            features,
-            pixel_values,
-            frame_counts,
-            forgetting_seeds,
-        )
+        videos = _videos(features, pixel_values, frame_counts, forgetting_seeds, self.config)
+        embeds, spliced = self._spliced("left", input_ids, attention_mask, question_mask, videos)
         return super().generate(inputs_embeds=embeds, attention_mask=spliced.mask.to(embeds.device).long(), **kwargs)
 
     def _spliced(
@@ -212,64 +207,44 @@ class HourLlavaForConditionalGeneration(PreTrainedModel, GenerationMixin):  # ty
         padding: Literal["left", "right"],
         input_ids: Tensor | None,
         attention_mask: Tensor | None,
-        labels: Tensor | None,
         question_mask: Tensor | None,
-        features: Tensor | None,
-        pixel_values: Tensor | None,
-        frame_counts: Tensor | None,
-        forgetting_seeds: Tensor | None,
+        videos: Videos,
     ) -> tuple[Tensor, Splice]:
-        if input_ids is None or frame_counts is None:
-            raise ValueError("a video needs input_ids with its media token, and frame_counts")
-        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        """The language model's input: (batch, longest, dim)."""
+        if input_ids is None or len(input_ids) != len(videos.counts):
+            raise ValueError(f"{len(videos.counts)} videos need as many rows of input_ids, one media token in each")
+        present = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         media = input_ids == self.config.media_token_id
-        if question_mask is None:
-            question_mask = attention_mask.bool() & ~media
-            question_mask = question_mask if labels is None else question_mask & (labels == -100)
-        counts = _frame_counts(frame_counts, len(input_ids), features if features is not None else pixel_values)
-        seeds = [self.config.forgetting_seed] * len(counts) if forgetting_seeds is None else forgetting_seeds.tolist()
+        asked = present.bool() & ~media if question_mask is None else question_mask.bool() & present.bool() & ~media
         text = self.get_input_embeddings()(input_ids.masked_fill(media, 0))
-        questions = text[question_mask.bool()].split(question_mask.sum(1).tolist())
-        video, lengths = self._video(features, pixel_values, counts, seeds, questions)
-        spliced = splice(media, attention_mask, lengths, padding)
+        questions = text[asked].split(asked.sum(1).tolist())
+        video, lengths = self._video(videos, questions)
+        spliced = splice(media, present, lengths, padding)
         source = torch.cat((text.flatten(0, 1), video.to(text.dtype)))
         return source[spliced.index.to(source.device)], spliced
 
-    def _video(
-        self,
-        features: Tensor | None,
-        pixel_values: Tensor | None,
-        counts: Sequence[int],
-        seeds: Sequence[int],
-        questions: Sequence[Tensor],
-    ) -> tuple[Tensor, list[int]]:
+    def _video(self, videos: Videos, questions: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
         """The tokens of every video that the language model reads, packed, and how many each has."""
-        config = self.config
+        config, frames = self.config, videos.features
+        vectors = means = None
         if chooses_by_content(config):
-            features = self.encode_frames(pixel_values) if features is None else features
-            if config.temporal_forgetting == "keyframe":
-                selection = select(config, counts, seeds, features.mean(1, dtype=torch.float32))
-            else:
-                with torch.no_grad():
-                    vectors = self._project(features).mean(1, dtype=torch.float32)
-                    means = [question.mean(0, dtype=torch.float32) for question in questions]
-                selection = select(config, counts, seeds, vectors, means)
-            used = _taken(features, selection.frames)
-        elif features is not None:
-            selection = select(config, counts, seeds)
-            used = _taken(features, selection.frames)
+            frames = self.encode_frames(cast(Tensor, videos.pixel_values)) if frames is None else frames
+            with torch.no_grad():
+                seen = frames if config.temporal_forgetting == "keyframe" else self._project(frames)
+                vectors = seen.mean(1, dtype=torch.float32)
+                means = [question.mean(0, dtype=torch.float32) for question in questions]
+        selection = select(config, videos.counts, videos.seeds, vectors, means)
+        if frames is None:
+            used = self.encode_frames(_taken(videos.pixel_values, selection.frames))
         else:
-            assert pixel_values is not None
-            selection = select(config, counts, seeds)
-            used = self.encode_frames(_taken(pixel_values, selection.frames))
+            used = _taken(frames, selection.frames)
         tokens = self._project(used)
         newline = self.newline.to(tokens.dtype).expand(len(tokens), 1, -1)
         tokens = torch.cat((tokens, newline), dim=1).flatten(0, 1)
         return self._recall(tokens, selection, questions), selection.decayed.lengths
 
     def _project(self, features: Tensor) -> Tensor:
-        weight = self.projector[0].weight
-        return self.projector(features.to(device=weight.device, dtype=weight.dtype))  # type: ignore[no-any-return]
+        return self.projector(features.to(self.newline.device, self.newline.dtype))
 
     def _recall(self, tokens: Tensor, selection: Selection, questions: Sequence[Tensor]) -> Tensor:
         """MemAug on [decayed tokens; question]; the question stands behind the full video."""
@@ -286,7 +261,9 @@ class HourLlavaForConditionalGeneration(PreTrainedModel, GenerationMixin):  # ty
             query_lengths,
             selection.memory.lengths,
         )
-        parts = recalled.split([n for sample in zip(selection.decayed.lengths, map(len, questions)) for n in sample])
+        parts = recalled.split(
+            [n for sample in zip(selection.decayed.lengths, map(len, questions), strict=True) for n in sample]
+        )
         return torch.cat(parts[::2])
 
 
@@ -305,19 +282,26 @@ def _query(decayed: Tensor, selection: Selection, questions: Sequence[Tensor]) -
     )
 
 
-def _taken(rows: Tensor, index: Tensor) -> Tensor:
+def _taken(rows: Any, index: Tensor) -> Any:
     """Rows by ascending indices without repetition; all of them are not copied."""
     return rows if len(index) == len(rows) else rows[index.to(rows.device)]
 
 
-def _frame_counts(frame_counts: Tensor, batch: int, frames: Tensor | None) -> list[int]:
-    counts: list[int] = frame_counts.tolist()
-    found = 0 if frames is None else len(frames)
-    if len(counts) != batch or min(counts) < 1 or sum(counts) != found:
-        raise ValueError(
-            f"frame_counts {counts} do not fit {batch} rows and {found} frames: one video a row, none empty"
-        )
-    return counts
+def _videos(
+    features: Tensor | None,
+    pixel_values: Tensor | None,
+    frame_counts: Tensor | None,
+    seeds: Tensor | None,
+    config: HourLlavaConfig,
+) -> Videos:
+    frames = pixel_values if features is None else features
+    if frames is None or frame_counts is None or (features is not None and pixel_values is not None):
+        raise ValueError("videos come as features or as pixel_values, either with frame_counts")
+    counts = frame_counts.tolist()
+    if not counts or min(counts) < 1 or sum(counts) != len(frames):
+        raise ValueError(f"frame_counts {counts} do not add up to the {len(frames)} frames, or one of them is 0")
+    own = [config.forgetting_seed] * len(counts) if seeds is None else seeds.tolist()
+    return Videos(features, pixel_values, counts, own)
 
 
 def _config_of(kind: type[Any], checkpoint: str | Path, expected: tuple[str, ...]) -> Any:

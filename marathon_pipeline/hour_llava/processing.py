@@ -9,15 +9,15 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
+from marathon_pipeline.hour_llava.configuration import IGNORED
 from marathon_pipeline.hour_llava.example import Example
 
 MEDIA_TOKEN = "<|video_pad|>"  # noqa: S105 - Qwen2.5 has it; to others it is added, and needs no row of the embedding
 START, END = "<|im_start|>", "<|im_end|>"
-IGNORED = -100
 FRAMES_AT_ONCE = 256  # that are resized together
 
 
-class HourLlavaProcessor(ProcessorMixin):  # type: ignore[misc]
+class HourLlavaProcessor(ProcessorMixin):
     """Tokenizes ChatML, `media_token` and a line break before the first question.
 
     image_side: of the vision tower's input, in pixels. system: the text of the system turn; empty: there is none.
@@ -33,7 +33,7 @@ class HourLlavaProcessor(ProcessorMixin):  # type: ignore[misc]
         self.image_side, self.system = image_side, system
         super().__init__(tokenizer, chat_template=chat_template)
         tokenizer.add_special_tokens({"extra_special_tokens": [MEDIA_TOKEN]}, replace_extra_special_tokens=False)
-        self.media_token_id: int = tokenizer.convert_tokens_to_ids(MEDIA_TOKEN)
+        self.media_token_id = int(tokenizer.convert_tokens_to_ids(MEDIA_TOKEN))  # type: ignore[arg-type]
 
     def __call__(self, examples: Sequence[Example], *, prompt: bool = False, seed: int | None = None) -> BatchFeature:
         """A batch, padded on the right, for forward, or with `prompt` for generate: the last answers are left out.
@@ -65,8 +65,8 @@ class HourLlavaProcessor(ProcessorMixin):  # type: ignore[misc]
     def _tokens(self, example: Example, prompt: bool) -> tuple[list[int], list[bool]]:
         """Of a conversation, and which of them are answers (with the token that ends each).
 
-        Each part is tokenized by itself: so an answer's tokens are the same in training as where it is generated. Text of
-        users cannot make special tokens, the media token among them.
+        Each part is tokenized by itself: so an answer's tokens are the same in training as where it is generated. Text
+        of users cannot make special tokens, the media token among them.
         """
         if not example.turns:
             raise ValueError(f"sample {example.key}: no turn, and so no media token; leave it out")
@@ -110,7 +110,7 @@ class HourLlavaProcessor(ProcessorMixin):  # type: ignore[misc]
         return {"pixel_values": torch.cat([self.resize(video) for video in videos]), "frame_counts": counts}
 
     def resize(self, frames: Tensor) -> Tensor:
-        """uint8 (frames, height, width, 3) to uint8 (frames, 3, side, side), bicubic; the tower scales them to floats."""
+        """uint8 (frames, height, width, 3) to uint8 (frames, 3, side, side), bicubic; the tower makes them floats."""
         side = (self.image_side, self.image_side)
         resized = torch.empty(len(frames), 3, *side, dtype=torch.uint8)
         for place, chunk in zip(resized.split(FRAMES_AT_ONCE), frames.split(FRAMES_AT_ONCE), strict=True):

@@ -1,8 +1,8 @@
 """Which tokens of a batch's videos are remembered, and which are left after forgetting: as indices.
 
 What depends on data and makes shapes is decided here, on the CPU, before any tensor is computed with them. A token's
-position is its place in its own flattened full video, frame x 65 + token, and stands beside its index from the start: so
-a decayed token and its twin in the memory have the same position because they are the same token.
+position is its place in its own flattened full video, frame x 65 + token, and stands beside its index from the start:
+so a decayed token and its twin in the memory have the same position because they are the same token.
 """
 
 from collections.abc import Sequence
@@ -47,8 +47,8 @@ def select(
 ) -> Selection:
     """Choose for each video by its own seed.
 
-    vectors: (sum of frame_counts, dim), the mean of each frame's tokens, where forgetting goes by content; questions: the
-    mean of each question's embeddings (dim,), where it goes by question.
+    vectors: (sum of frame_counts, dim), the mean of each frame's tokens, where forgetting goes by content; questions:
+    the mean of each question's embeddings (dim,), where it goes by question.
     """
     across = config.tokens_per_frame
     frames, decayed, memory = [], [], []

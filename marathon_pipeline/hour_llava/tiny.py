@@ -1,12 +1,10 @@
 """Small models and a tokenizer made on the spot: for demonstrations and tests that train from scratch on a CPU."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, SiglipVisionConfig
+from transformers import PreTrainedTokenizerFast
 
-from marathon_pipeline.hour_llava.configuration import HourLlavaConfig
 from marathon_pipeline.hour_llava.processing import MEDIA_TOKEN, HourLlavaProcessor
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", MEDIA_TOKEN)
@@ -26,8 +24,8 @@ def tiny_tokenizer(texts: Iterable[str], size: int = 512) -> PreTrainedTokenizer
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
+        pad_token=SPECIAL[0],
+        eos_token=SPECIAL[2],
         clean_up_tokenization_spaces=False,
     )
 

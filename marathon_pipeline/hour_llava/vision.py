@@ -66,5 +66,5 @@ def pool(features: Tensor, side: int, how: str) -> Tensor:
 
 def without_last_norm(siglip: SiglipVisionModel) -> SiglipVisionModel:
     """It belongs to the layers that are dropped."""
-    siglip.post_layernorm = nn.Identity()
+    siglip.post_layernorm = nn.Identity()  # type: ignore[assignment]
     return siglip

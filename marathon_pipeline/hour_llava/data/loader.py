@@ -7,6 +7,7 @@ that was read before is read again.
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Generic, TypeVar, cast
 
 import torch
@@ -19,6 +20,7 @@ from marathon_pipeline.hour_llava.data.settings import LoaderSettings
 from marathon_pipeline.hour_llava.data.shards import ReleaseShards
 from marathon_pipeline.hour_llava.data.units import Estimate, Unreadable, estimated_tokens
 from marathon_pipeline.hour_llava.example import Example
+from marathon_pipeline.hour_llava.features import read_features
 from marathon_pipeline.records import digest
 
 T = TypeVar("T")
@@ -52,6 +54,8 @@ class Loader(Generic[T]):
         releases = [ReleaseShards(url, settings.split, media=not settings.features) for url in settings.releases]
         counts = sum((release.counts(settings.mix.long_seconds) for release in releases), Counter[Any]())
         self.rates: Rates = rates(settings.mix, counts)
+        if settings.features and not settings.fingerprint:
+            settings = settings.model_copy(update={"fingerprint": _first_fingerprint(releases)})
         self._mixed = Mixed(releases, self.rates.of, settings, estimate)
         self._settings, self._rank, self._ranks = settings, rank, ranks
         self._collate = cast(Callable[[Sequence[Example]], T], collate or as_they_are)
@@ -158,6 +162,15 @@ class _Stream(IterableDataset[tuple[int, Given | Exception, Any]]):
                 yield own, Given([], given.unreadable, given.place), batch
         except (UserError, Failed) as error:  # raised here, it would reach the trainer with a traceback in its text
             yield own, error, None
+
+
+def _first_fingerprint(releases: Sequence[ReleaseShards]) -> str:
+    """Of the first features that are there. Raises UserError where there are none."""
+    for release in releases:
+        for video_id in release.videos():
+            with suppress(Failed):
+                return read_features(release.dataset, video_id).fingerprint
+    raise UserError(f"{releases[0].dataset.url}: holds no features; run its job with `features` set (docs/loading.md)")
 
 
 def _context() -> Any:

@@ -83,6 +83,13 @@ class ReleaseShards:
                         counts[Kind(task, topic, found["source"], found["long"])] += found["count_all"]
         return counts
 
+    def videos(self) -> Iterator[str]:
+        """The ids of the videos that have QA, some of them more than once."""
+        for task in self.tasks:
+            with self._table(task) as table:
+                for group in range(table.num_row_groups):
+                    yield from _unique(table, group, "video_id")
+
     def pairs(self, own_class: int, wanted: Callable[[str], bool] | None = None) -> pa.Table:
         """The QA of the videos of one class, by video; `wanted`: of which of them.
 
@@ -139,7 +146,7 @@ class ReleaseShards:
         for task in self.tasks:
             with self._table(task) as table:
                 found[task] = [
-                    sum(1 << each for each in {self._class_of(id) for id in _unique(table, group)})
+                    sum(1 << each for each in {self._class_of(id) for id in _unique(table, group, "source_id")})
                     for group in range(table.num_row_groups)
                 ]
         return found
@@ -157,8 +164,8 @@ class ReleaseShards:
             raise UserError(f"{self.folder.url}/{key}: {error}; `marathon check` its release") from None
 
 
-def _unique(table: pq.ParquetFile, group: int) -> list[str]:
-    ids: list[str] = pc.unique(table.read_row_group(group, columns=["source_id"])["source_id"]).to_pylist()
+def _unique(table: pq.ParquetFile, group: int, column: str) -> list[str]:
+    ids: list[str] = pc.unique(table.read_row_group(group, columns=[column])[column]).to_pylist()
     return ids
 
 
