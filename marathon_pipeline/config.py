@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from marathon_pipeline.annotators.served.settings import ModelSettings, Price
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.errors import UserError
+from marathon_pipeline.job_file import job_text, parse
 from marathon_pipeline.pipeline.settings import QASettings, RunSettings
 from marathon_pipeline.pipeline.spending import Budget
 from marathon_pipeline.pipeline.stage_list import ANNOTATED, StageSettings
-from marathon_pipeline.job_file import job_text, parse
 from marathon_pipeline.records import Split
 from marathon_pipeline.release.settings import ReleaseSettings
 from marathon_pipeline.shipped import shipped

@@ -15,7 +15,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def job_text(job: str, known: Sequence[str]) -> str:
-    """Of a path, or of a shipped file; `known`: the shipped ones that would do. Raises UserError where there is none."""
+    """Of a path, or of a shipped file; `known`: the shipped ones that would do. Raises UserError for others."""
     path = Path(job) if Path(job).exists() else shipped(job)
     try:
         return path.read_text(encoding="utf-8")
@@ -26,7 +26,7 @@ def job_text(job: str, known: Sequence[str]) -> str:
 
 
 def parse(model: type[M], text: str, job: str, settings: Sequence[str], *, begin: str, documented: str) -> M:
-    """`job` names the file in errors, `begin` is what every such file begins with, `documented` the page that lists all.
+    """`job` names the file in errors. begin: what such a file begins with; documented: the page of its settings.
 
     Raises UserError.
     """

@@ -16,7 +16,7 @@ Model = HourLlavaForConditionalGeneration
 
 
 def build(settings: ModelSettings, seed: int) -> tuple[Model, HourLlavaProcessor]:
-    """In fp32, on the CPU: what is trained would lose small steps in bf16. Raises UserError where there is no such model."""
+    """In fp32, on the CPU: what is trained would lose small steps in bf16. Raises UserError where there is none."""
     if settings.path:
         return load(settings.path)
     torch.manual_seed(seed)
@@ -30,7 +30,7 @@ def build(settings: ModelSettings, seed: int) -> tuple[Model, HourLlavaProcessor
         )
     except (OSError, ValueError) as error:
         raise UserError(f"model: {_first_line(error)}") from None
-    processor = _processor(tokenizer, model.config.vision_config.image_size, settings.system)
+    processor = _processor(tokenizer, _image_side(model.config), settings.system)
     model.config.media_token_id = processor.media_token_id
     return model, processor
 
@@ -49,19 +49,25 @@ def _from_scratch(
 ) -> tuple[Model, HourLlavaProcessor]:
     tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer) if settings.tokenizer else tiny_tokenizer([])
     processor = _processor(tokenizer, int(str(vision.get("image_size", 384))), settings.system)
+    llm = {"vocab_size": len(tokenizer), **llm}
+    if int(str(llm["vocab_size"])) < len(tokenizer):
+        raise ValueError(f"llm.vocab_size: the tokenizer has {len(tokenizer)} tokens; give as many, or leave it out")
     config = HourLlavaConfig(
         vision_config=vision,
-        text_config={"vocab_size": len(tokenizer), **llm},
+        text_config=llm,
         media_token_id=processor.media_token_id,
         **settings.config(),
     )
-    if config.text_config.vocab_size < len(tokenizer):
-        raise ValueError(f"llm.vocab_size: the tokenizer has {len(tokenizer)} tokens; give as many, or leave it out")
     return Model(config), processor
 
 
 def _processor(tokenizer: PreTrainedTokenizerBase, image_side: int, system: str) -> HourLlavaProcessor:
     return HourLlavaProcessor(tokenizer, image_side=image_side, system=system)
+
+
+def _image_side(config: HourLlavaConfig) -> int:
+    side = config.tower_config.image_size
+    return side if isinstance(side, int) else side[0]
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """Checkpoints of a stage: a folder each, whole or not there; and the trained model.
 
-PyTorch's distributed checkpoint holds what is trained, with the optimizer, each worker writing its share; a file a worker
-holds its random state and its place in the data. A folder gets its name when all of it is on the disk.
+PyTorch's distributed checkpoint holds what is trained, with the optimizer, each worker writing its share; a file a
+worker holds its random state and its place in the data. A folder gets its name when all of it is on the disk.
 """
 
 import os
@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed import checkpoint
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
     get_state_dict,
     set_state_dict,
 )
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
 from marathon_pipeline.errors import UserError
@@ -51,7 +52,7 @@ class Checkpoints:
             partial.mkdir(parents=True)
         barrier()
         weights, moments = get_state_dict(model, optimizer, options=_TRAINED)
-        checkpoint.save({"model": weights, "optimizer": moments}, checkpoint_id=partial)
+        save({"model": weights, "optimizer": moments}, checkpoint_id=partial)
         with (partial / self._file(self._rank)).open("wb") as file:
             torch.save({"ranks": self._ranks, "random": _random_state(), **own}, file)
             file.flush()
@@ -84,7 +85,7 @@ class Checkpoints:
         own: dict[str, Any] = torch.load(folder / self._file(self._rank), weights_only=True)
         weights, moments = get_state_dict(model, optimizer, options=_TRAINED)
         state = {"model": weights, "optimizer": moments}
-        checkpoint.load(state, checkpoint_id=folder)
+        load(state, checkpoint_id=folder)
         set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=_TRAINED)
         _set_random_state(own["random"])
         return own

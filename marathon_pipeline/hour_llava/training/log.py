@@ -64,7 +64,7 @@ class Log:
         partial.write_text("".join(map(_line, kept)), encoding="utf-8")
         partial.replace(folder / LOG)
         self._file = (folder / LOG).open("a", encoding="utf-8")
-        self._board: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+        self._board: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: Step) -> None:
         self._file.write(_line(step))

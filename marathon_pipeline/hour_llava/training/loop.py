@@ -24,12 +24,11 @@ from marathon_pipeline.hour_llava.processing import HourLlavaProcessor
 from marathon_pipeline.hour_llava.training.build import Model
 from marathon_pipeline.hour_llava.training.checkpoints import Checkpoints, save_model
 from marathon_pipeline.hour_llava.training.feed import Batch, Feed, language_model_tokens
+from marathon_pipeline.hour_llava.training.folder import CHECKPOINTS, MODEL
 from marathon_pipeline.hour_llava.training.log import Log, Step
 from marathon_pipeline.hour_llava.training.parallel import adding_up, rank_and_ranks, spread, total
 from marathon_pipeline.hour_llava.training.parts import freeze_all_but, parameter_groups
 from marathon_pipeline.hour_llava.training.settings import TrainRun, TrainStage
-
-MODEL, CHECKPOINTS = "model", "checkpoints"
 
 
 class Stopped(Exception):
@@ -49,8 +48,8 @@ def train_stage(
 ) -> None:
     """Train what the stage trains and leave the model in `folder/model`. Every rank calls it.
 
-    accumulation: batches of each rank in one step. stopping: asked on rank 0 behind each step; Stopped is then raised on
-    every rank. Raises UserError where the loss is no number any more, or the data cannot be read.
+    accumulation: batches of each rank in one step. stopping: asked on rank 0 behind each step; Stopped is then raised
+    on every rank. Raises UserError where the loss is no number any more, or the data cannot be read.
     """
     rates = stage.learning_rates.of_parts()
     freeze_all_but(model, rates)
@@ -107,7 +106,7 @@ def train_stage(
     finally:
         if log is not None:
             log.close()
-    model.eval()
+    model.train(False)
     save_model(model, processor, folder / MODEL)
     checkpoints.drop()
 

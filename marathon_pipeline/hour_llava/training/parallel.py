@@ -16,8 +16,8 @@ from marathon_pipeline.hour_llava.training.build import Model
 from marathon_pipeline.hour_llava.training.settings import TrainRun
 from marathon_pipeline.hour_llava.vision import VisionTower
 
-# The vision tower is gathered as a whole: ranks pass their frames in different numbers of chunks, and gathering it layer by
-# layer, each rank would wait for another that never comes. The other layers are called once a batch on every rank.
+# The vision tower is gathered as a whole: ranks pass their frames in different numbers of chunks, and gathering it
+# by layers, a rank would wait for another that never comes. The other layers are called once a batch on every rank.
 _SHARDED = (VisionTower, MemAugBlock, Qwen2DecoderLayer)
 _COMPILED = (
     SiglipEncoderLayer,
@@ -60,7 +60,7 @@ def spread(model: Model, run: TrainRun, device: torch.device) -> nn.Module:
             if isinstance(module, _SHARDED):
                 fully_shard(module, mesh=mesh, mp_policy=policy)
         return fully_shard(model, mesh=mesh, mp_policy=policy)  # type: ignore[return-value]
-    model.to(device)
+    nn.Module.to(model, device)
     return DistributedDataParallel(model) if rank_and_ranks()[1] > 1 else model
 
 

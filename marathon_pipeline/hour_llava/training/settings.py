@@ -187,7 +187,7 @@ class TrainJob(_Strict):
             at_once = stage.data.batch_size * self.run.workers
             if stage.batch % at_once:
                 raise ValueError(
-                    f"stages: `batch` {stage.batch} of `{stage.name}` is no multiple of data.batch_size x run.workers = "
+                    f"stages: `batch` {stage.batch} of `{stage.name}` is no multiple of data.batch_size x run.workers, "
                     f"{stage.data.batch_size} x {self.run.workers}; change one of the three"
                 )
         return self
