@@ -81,7 +81,7 @@ def examples(count: int, features: bool = False) -> list[Example]:
 
 
 class DealtFeed:
-    """Examples in their order, without end; of each of the global batch's `batch_size` x ranks, every rank has its own."""
+    """Examples in their order, without end; the ranks take turns, a batch each."""
 
     unreadable = 0
 

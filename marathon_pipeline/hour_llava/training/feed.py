@@ -20,7 +20,10 @@ Batch = dict[str, Tensor]
 class Feed(Protocol):
     """This rank's batches without end. Its state is the place behind the last batch that was given out."""
 
-    unreadable: int  # samples until now
+    @property
+    def unreadable(self) -> int:
+        """Samples until now."""
+        ...
 
     def __iter__(self) -> Iterator[Batch]: ...
     def batches(self) -> int:

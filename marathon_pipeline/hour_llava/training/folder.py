@@ -1,4 +1,4 @@
-"""A stage's folder: whether it is done, and that nobody goes on in it with other settings, or beside another training."""
+"""A stage's folder: whether it is done; that nobody goes on in it with other settings, or beside another training."""
 
 import fcntl
 import json

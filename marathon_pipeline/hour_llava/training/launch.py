@@ -42,18 +42,17 @@ def prepare(job: TrainJob) -> list[TrainStage]:
 def train(job: TrainJob, left: list[TrainStage], stopping: Callable[[], bool], told: Told) -> bool:
     """Train the stages that are left; True when all are, False when `stopping` said so first.
 
-    `job` is absolute (`TrainJob.absolute`). Raises UserError where data or settings are at fault, Failed where workers died
-    more often than `run.restarts`.
+    `job` is absolute (`TrainJob.absolute`). Raises UserError where data or settings are at fault, Failed where workers
+    died more often than `run.restarts`.
     """
     stop = Path(job.out) / f"stop-{uuid.uuid4().hex}"
     try:
-        for attempt in range(job.run.restarts + 1):
-            outcome = _Watched(job, left, stop).until_done(stopping, told)
-            if isinstance(outcome, str):
-                return outcome == "done"
-            if isinstance(outcome, _FINAL) or stop.exists():
-                break
-        raise _said(outcome, attempt)
+        restarts = 0
+        while isinstance(outcome := _Watched(job, left, stop).until_done(stopping, told), Exception):
+            if isinstance(outcome, _FINAL) or stop.exists() or restarts == job.run.restarts:
+                raise _said(outcome, restarts)
+            restarts += 1
+        return outcome == "done"
     finally:
         stop.unlink(missing_ok=True)
 
@@ -96,7 +95,8 @@ class _Watched:
             size = (folder / "log.jsonl").stat().st_size if (folder / "log.jsonl").exists() else 0
             if size < self._read:  # cut back to the checkpoint
                 self._read = 0
-            for step, self._read in read_log(folder, self._read):
+            for step, behind in read_log(folder, self._read):
+                self._read = behind
                 if step.step > self._step:
                     told(self._left[0], step)
             if not is_done(self._job, self._left[0]):
@@ -117,8 +117,8 @@ def _fit(job: TrainJob, stop: Path) -> str:
     gpu = run.gpu if run.gpu is not None else ray.cluster_resources().get("GPU", 0) > 0
     _fits(run.workers, run.cpus, gpu, ray.cluster_resources())
     name = f"fit-{uuid.uuid4().hex}"
-    trainer = TorchTrainer(
-        work,
+    trainer: Any = TorchTrainer(
+        work,  # type: ignore[arg-type]  # it may return what `return_value` gives
         train_loop_config={"job": job.model_dump(mode="json"), "stop": str(stop)},
         torch_config=TorchConfig(timeout_s=int(run.minutes * 60)),
         scaling_config=ScalingConfig(
@@ -140,7 +140,7 @@ def _fits(workers: int, cpus: int, gpu: bool, there: dict[str, float]) -> None:
     for what, wanted in (("CPU", workers * cpus), ("GPU", workers if gpu else 0)):
         if wanted > there.get(what, 0):
             raise UserError(
-                f"run.workers: {workers} workers want {wanted} {what}s, and Ray has {there.get(what, 0):.0f}; take fewer"
+                f"run.workers: {workers} of them want {wanted} {what}s, Ray has {there.get(what, 0):.0f}; take fewer"
             )
 
 
@@ -150,7 +150,8 @@ def _find_model(job: TrainJob) -> None:
     from marathon_pipeline.hour_llava.configuration import HourLlavaConfig
 
     model = job.model
-    for setting, name in {"path": model.path} if model.path else {"vision": model.vision, "llm": model.llm}.items():
+    named = {"path": model.path} if model.path else {"vision": model.vision, "llm": model.llm}
+    for setting, name in named.items():
         if isinstance(name, str):
             try:
                 (HourLlavaConfig if setting == "path" else AutoConfig).from_pretrained(name)

@@ -19,7 +19,7 @@ DONE, STOPPED = "done", "stopped"
 
 
 def work(asked: dict[str, Any]) -> str:
-    """Called by Ray Train. asked: `job`, its settings as plain values; `stop`, a file whose coming ends the training."""
+    """Called by Ray Train. asked: `job`, its settings as plain values; `stop`, a file whose coming ends it."""
     from ray.train.torch import get_device
 
     job, stop, device = TrainJob.model_validate(asked["job"]), Path(asked["stop"]), get_device()
