@@ -577,6 +577,33 @@ def synth(
         out.print(str(path), markup=False)
 
 
+@app.command()
+def train(job: Annotated[str, typer.Argument(metavar="JOB", help="A training job's file.")], set: SetOption = None) -> None:
+    """Train Hour-LLaVA on releases, stage after stage; go on where it was stopped."""
+    from threading import Event
+
+    from marathon_pipeline.hour_llava.training.folder import model_of
+    from marathon_pipeline.hour_llava.training.launch import prepare
+    from marathon_pipeline.hour_llava.training.launch import train as train_stages
+    from marathon_pipeline.hour_llava.training.progress import TrainProgress
+    from marathon_pipeline.hour_llava.training.settings import load_train_job
+    from marathon_pipeline.pipeline.cluster import drained_on_signals, ray_started
+    from marathon_pipeline.pipeline.settings import RunSettings
+
+    config = load_train_job(job, set or [])
+    if left := prepare(config):
+        cluster = RunSettings(workers=config.run.workers * config.run.cpus, ray_address=config.run.ray_address)
+        stop = Event()
+        with drained_on_signals(stop), ray_started(cluster), TrainProgress(err) as progress:
+            done = train_stages(config.absolute(), left, stop.is_set, progress.told)
+        if not done:
+            _stopped("stopped, and kept in a checkpoint; run the same command again to go on")
+    else:
+        out.print("nothing to do: every stage has its model", markup=False)
+    for stage in config.stages:
+        out.print(f"{stage.name}  {model_of(config, stage)}", markup=False)
+
+
 def _of_pilot(config: "JobConfig", base: str, into: str) -> "JobConfig":
     if bool(base) != bool(into):
         raise UserError("--base DATASET and --into PILOT go together: the one is read, the other written")

@@ -52,7 +52,7 @@ class Checkpoints:
             partial.mkdir(parents=True)
         barrier()
         weights, moments = get_state_dict(model, optimizer, options=_TRAINED)
-        save({"model": weights, "optimizer": moments}, checkpoint_id=partial)
+        save({"model": weights, "optimizer": moments}, checkpoint_id=partial, no_dist=self._ranks == 1)
         with (partial / self._file(self._rank)).open("wb") as file:
             torch.save({"ranks": self._ranks, "random": _random_state(), **own}, file)
             file.flush()
@@ -85,7 +85,7 @@ class Checkpoints:
         own: dict[str, Any] = torch.load(folder / self._file(self._rank), weights_only=True)
         weights, moments = get_state_dict(model, optimizer, options=_TRAINED)
         state = {"model": weights, "optimizer": moments}
-        load(state, checkpoint_id=folder)
+        load(state, checkpoint_id=folder, no_dist=self._ranks == 1)
         set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=_TRAINED)
         _set_random_state(own["random"])
         return own
