@@ -578,7 +578,7 @@ def synth(
 
 
 @app.command()
-def train(job: Annotated[str, typer.Argument(metavar="JOB", help="A training job's file.")], set: SetOption = None) -> None:
+def train(job: JobArgument, set: SetOption = None) -> None:
     """Train Hour-LLaVA on releases, stage after stage; go on where it was stopped."""
     from threading import Event
 

@@ -44,7 +44,7 @@ def total(values: Tensor) -> Tensor:
 def spread(model: Model, run: TrainRun, device: torch.device) -> nn.Module:
     """The model as the loop calls it. `model` itself stays what is saved; what is frozen has to be so by now."""
     if run.activation_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     if run.compile:
         for module in model.modules():
             if isinstance(module, _COMPILED):
