@@ -358,6 +358,18 @@ def test_the_joined_journal_holds_what_its_segments_held(tmp_path: Path) -> None
     assert silent.requests == [] and again.usage("") == usage
 
 
+def test_what_is_joined_later_stands_behind_what_was_joined_before(tmp_path: Path) -> None:
+    asyncio.run(caption_all(ByHand(), tmp_path, count=4)).join()
+    (joined,) = tmp_path.rglob("stage.jsonl.gz")
+    before = joined.read_bytes()
+    later = asyncio.run(caption_all(ByHand(), tmp_path, count=6))
+    later.join()
+    assert joined.read_bytes().startswith(before) and segments(tmp_path) == []
+    silent = ByHand()
+    again = asyncio.run(caption_all(silent, tmp_path, count=6))
+    assert silent.requests == [] and again.usage("") == later.usage("")
+
+
 def test_text_that_prompts_share_is_kept_once(tmp_path: Path) -> None:
     hand, answers = writer(ByHand(), tmp_path, part=TASK.task)
 

@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from pydantic import ValidationError
-
 from marathon_pipeline.dataset.dataset import media_key
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.records import Record, Usage
+
+_SHARED_LINE = b'{"shared": '
 
 
 class Asked(Record):
@@ -57,28 +57,35 @@ class Journal:
         self._pending: list[str] = []
         self._writing = asyncio.Lock()
         self._whole = f"{self._folder}/{stage}.jsonl.gz"
+        self._whole_is_sound = False
         self._segments: list[str] = []
+        self._unjoined: list[str] = []  # the lines of the segments
         self._read = False
         self._reading = asyncio.Lock()
 
     def _load(self) -> None:
         begin = f"{self._folder}/{self.stage}-"
         self._segments = [key for key in self._storage.keys(self._folder) if key.startswith(begin)]
-        lines = [line for key in self._segments for line in self._storage.read(key).splitlines()]
         if self._storage.exists(self._whole):
-            lines = [*_unpacked(self._storage.read(self._whole)), *lines]
-        for line in lines:
-            self._replay(line)
+            lines = _unpacked(self._storage.read(self._whole))
+            self._whole_is_sound = lines is not None
+            for line in lines or ():
+                self._replay(line)
+        for key in self._segments:
+            lines = self._storage.read(key).splitlines()
+            self._unjoined += [line.decode() for line in lines if self._replay(line)]
 
-    def _replay(self, line: bytes) -> None:
+    def _replay(self, line: bytes) -> bool:
+        """Whether the line says something new; a damaged one is an answer that will be asked for again."""
         try:
+            if not line.startswith(_SHARED_LINE):
+                return self._put(Answer.model_validate_json(line))
             fields = json.loads(line)
-            if "shared_text" in fields:
-                self._shared[fields["shared"]] = fields["shared_text"]
-            else:
-                self._put(Answer.model_validate(fields))
-        except (ValueError, TypeError, KeyError, ValidationError):
-            return  # a damaged line is an answer that will be asked for again
+            new = fields["shared"] not in self._shared
+            self._shared[fields["shared"]] = fields["shared_text"]
+        except (ValueError, TypeError, KeyError):
+            return False
+        return new
 
     def _put(self, answer: Answer) -> bool:
         known = self._answers.setdefault(answer.request, [])
@@ -143,19 +150,22 @@ class Journal:
     def _write(self, lines: Iterable[str]) -> None:
         last = self._segments[-1].rpartition("-")[2].removesuffix(".jsonl") if self._segments else "0"
         key = f"{self._folder}/{self.stage}-{int(last) + 1:06d}.jsonl"
-        self._storage.write(key, "".join(f"{line}\n" for line in lines).encode())
+        written = list(lines)
+        self._storage.write(key, _bytes_of(written))
         self._segments.append(key)
+        self._unjoined += written
 
     def join(self) -> None:
-        """Make one file of the segments. It is there before they go, so a kill loses nothing."""
+        """Put the segments behind what one file holds already, as one more gzip member: to pack it all again would
+        cost more than one task's answers. It is there before the segments go, so a kill loses nothing.
+        """
         if not self._segments:
             return
-        lines = [shared_line(digest, text) for digest, text in self._shared.items()]
-        lines += [answer.model_dump_json(exclude_defaults=True) for each in self._answers.values() for answer in each]
-        self._storage.write(self._whole, gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0))
+        joined = self._storage.read(self._whole) if self._whole_is_sound else b""
+        self._storage.write(self._whole, joined + gzip.compress(_bytes_of(self._unjoined), mtime=0))
         for key in self._segments:
             self._storage.remove(key)
-        self._segments = []
+        self._whole_is_sound, self._segments, self._unjoined = True, [], []
 
     def usage(self, part: str) -> tuple[Usage, ...]:
         """What a part of the work has cost up to now, by model."""
@@ -193,11 +203,16 @@ def journal_folder(owner: str) -> str:
     return media_key("journal", owner, "")
 
 
-def _unpacked(data: bytes) -> list[bytes]:
+def _bytes_of(lines: Iterable[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _unpacked(data: bytes) -> list[bytes] | None:
+    """None where it is damaged: its answers will be asked for again."""
     try:
         return gzip.decompress(data).splitlines()
     except (OSError, EOFError, zlib.error):
-        return []  # damaged: its answers will be asked for again
+        return None
 
 
 def shared_line(shared: str, text: str) -> str:

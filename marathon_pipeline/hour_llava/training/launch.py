@@ -39,7 +39,7 @@ def prepare(job: TrainJob) -> list[TrainStage]:
     return left
 
 
-def train(job: TrainJob, left: list[TrainStage], stopping: Callable[[], bool], told: Told) -> bool:
+def train_stages(job: TrainJob, left: list[TrainStage], stopping: Callable[[], bool], told: Told) -> bool:
     """Train the stages that are left; True when all are, False when `stopping` said so first.
 
     `job` is absolute (`TrainJob.absolute`). Raises UserError where data or settings are at fault, Failed where workers
