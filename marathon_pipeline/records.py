@@ -242,6 +242,21 @@ class QAPair(Record):
         return digest([video_id, task, format, question, list(options), answer])[:24]
 
 
+class Features(Record):
+    """The cached features of a video, which lie in a file of their own."""
+
+    table: ClassVar[str] = "features"
+
+    video_id: str
+    fingerprint: str  # of the settings that they were made by
+    proxy: str  # sha256 of the proxy that they are of
+    frames: int
+    tokens: int  # a frame
+    dim: int
+    sha256: str  # of the file
+    bytes: int
+
+
 class Verdict(Record):
     """All that was measured about one QA pair. `problems` names the measures it fails: none, and it may be released."""
 

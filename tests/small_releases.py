@@ -43,6 +43,7 @@ class Film:
     pairs: int = 2
     tasks: tuple[str, ...] = ("temporal_order", "object_attribute")
     data_source: str = "panda-70m"
+    says: str = ""  # what its first question of each task says besides
 
 
 def films(count: int, **same: object) -> list[Film]:
@@ -81,7 +82,10 @@ def _add(dataset: Dataset, film: Film) -> None:
     dataset.tables.write(Video, video_id, [video], {"": download})
     dataset.storage.write(media_key("proxies", video_id, ".mp4"), proxy(film.frames))
     dataset.ledger.append([download, *(_done(stage, video_id, []) for stage in _BEFORE_QA)])
-    pairs = {task: [pair(video_id, task, number) for number in range(film.pairs)] for task in film.tasks}
+    pairs = {
+        task: [pair(video_id, task, number, film.says if number == 0 else "") for number in range(film.pairs)]
+        for task in film.tasks
+    }
     verdicts = {task: [_verdict(each) for each in own] for task, own in pairs.items()}
     dataset.tables.write(QAPair, video_id, [each for own in pairs.values() for each in own], {})
     dataset.tables.write(Verdict, video_id, [each for own in verdicts.values() for each in own], {})
@@ -95,10 +99,10 @@ def _add(dataset: Dataset, film: Film) -> None:
 _BEFORE_QA = ("segment", "caption_clips", "caption_events", "summarize")
 
 
-def pair(video_id: str, task: str, number: int) -> QAPair:
+def pair(video_id: str, task: str, number: int, says: str = "") -> QAPair:
     """Every second one is a choice."""
     options = ("red", "green", "blue", "grey") if number % 2 else ()
-    question = f"What about thing {number} of {video_id}?"
+    question = f"What about thing {number} of {video_id}?{says}"
     return QAPair(
         qa_id=QAPair.id_of(video_id, task, "choice" if options else "open", question, options, "green"),
         video_id=video_id,

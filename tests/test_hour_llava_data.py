@@ -62,7 +62,7 @@ def seen(batches: Sequence[Sequence[Example]]) -> list[tuple[str, ...]]:
     return [tuple(example.key for example in batch) for batch in batches]
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_every_sample_comes_once_over_all_ranks_and_workers_and_after_any_interruption(
     by_shards: dict[tuple[int, int], str], data: st.DataObject

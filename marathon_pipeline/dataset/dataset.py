@@ -20,6 +20,7 @@ from marathon_pipeline.records import Source
 FORMAT_VERSION = 1
 _HEAD = "dataset.json"
 _SOURCES = "sources.parquet"
+_BESIDE = ("extract_features",)  # for training: a video is finished without it
 
 
 class NoDataset(UserError):
@@ -105,7 +106,7 @@ class Dataset:
         events: dict[str, int] = {}
         for outcome in self.ledger:
             video_id = outcome.video_id
-            if not outcome.part and outcome.status != "ok":
+            if not outcome.part and outcome.status != "ok" and outcome.stage not in _BESIDE:
                 ended.add(video_id)
             match outcome.stage:
                 case "download":

@@ -4,6 +4,9 @@
 64 tokens of 1,152. Its metadata say which tower and pooling they are of, and of which proxy.
 """
 
+import hashlib
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,14 +47,17 @@ def feature_key(video_id: str) -> str:
     return media_key(FOLDER, video_id, ".safetensors")
 
 
-def write_features(storage: Storage, video_id: str, cached: Cached) -> bytes:
-    """Put a video's features, whole; returns the bytes of the file, which are the same for the same features."""
-    from safetensors.torch import save
+def write_features(storage: Storage, video_id: str, cached: Cached) -> tuple[str, int]:
+    """Put a video's features, whole; returns the sha256 and the size of the file, the same for the same features."""
+    from safetensors.torch import save_file
 
     metadata = {"fingerprint": cached.fingerprint, "proxy": cached.proxy}
-    data: bytes = save({"features": cached.features.contiguous()}, metadata)
-    storage.write(feature_key(video_id), data)
-    return data
+    with tempfile.TemporaryDirectory(dir=storage.scratch()) as folder:
+        path = Path(folder) / "features.safetensors"
+        save_file({"features": cached.features.contiguous()}, path, metadata)
+        storage.write_file(feature_key(video_id), path)
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
 
 
 def read_features(storage: Storage, video_id: str) -> Cached:
@@ -60,12 +66,9 @@ def read_features(storage: Storage, video_id: str) -> Cached:
 
     key = feature_key(video_id)
     try:
-        with storage.local_file(key) as path:
-            if not path.is_file():
-                raise FileNotFoundError(key)
-            with safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                return Cached(file.get_tensor("features"), metadata["fingerprint"], metadata["proxy"])
+        with storage.local_file(key) as path, safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            return Cached(file.get_tensor("features"), metadata["fingerprint"], metadata["proxy"])
     except FileNotFoundError:
         raise Failed("no_features", f"{key} is missing: run its job with `features`") from None
     except (SafetensorError, KeyError, OSError) as error:

@@ -46,7 +46,7 @@ from marathon_pipeline.sources.identity import SourceError, canonical_url
 # by its name goes; of one that several share, the lines, rows and objects that name the source do.
 _SILENT = ("dataset.json", REMOVALS_KEY, REMOVALS, CERTIFICATES, ORDERS, "lease")  # say nothing of a source in clear
 _SEEN_TO = ("ledger", "sources.parquet", "job.yaml", RELEASES, MEDIA_ROOT)  # by functions of their own
-_ONE_EACH = ("tables", "journal", "proxies", "originals", ".scratch", ".partial")  # a file is of one video
+_ONE_EACH = ("tables", "journal", "proxies", "features", "originals", ".scratch", ".partial")  # a file is of one video
 _MADE_AGAIN = ("audit",)  # shows pictures and texts; the next run writes it anew
 
 

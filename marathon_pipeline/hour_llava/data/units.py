@@ -78,7 +78,7 @@ class UnitPlan:
         table = release.pairs(own_class, unit.holds if unit.parts > 1 else None)
         seed = (settings.seed, epoch, release.name)
         self._table = table
-        self.packs = _packs(table, rates, settings, estimate, seed)
+        self.packs = packs_of(table, rates, settings, estimate, seed)
         held = settings.window if unit.tar else max(1, len(self.packs))
         order = let_out(len(self.packs), held, generator("order", *seed, unit))
         tokens = [pack.tokens for pack in self.packs]
@@ -90,13 +90,14 @@ class UnitPlan:
         return rows
 
 
-def _packs(
+def packs_of(
     table: pa.Table,
-    rates: Mapping[Kind, float],
+    rates: Mapping[Kind, float] | None,
     settings: LoaderSettings,
     estimate: Estimate,
     seed: tuple[object, ...],
 ) -> list[Pack]:
+    """The conversations about the videos of a table. rates: the share of each kind of pairs to take; None: all."""
     by_video: dict[str, list[int]] = {}
     if not len(table):
         return []
@@ -104,11 +105,12 @@ def _packs(
     values = zip(*(table[name].to_pylist() for name in columns), strict=True)
     seconds: dict[str, float] = {}
     for row, (video_id, qa_id, task, topic, source, start, end) in enumerate(values):
-        rate = rates.get(Kind(task, topic, source, end - start >= settings.mix.long_seconds), 0.0)
+        kind = Kind(task, topic, source, end - start >= settings.mix.long_seconds)
+        rate = 1.0 if rates is None else rates.get(kind, 0.0)
         if rate >= 1 or (rate > 0 and share("taken", *seed, qa_id) < rate):
             by_video.setdefault(video_id, []).append(row)
             seconds[video_id] = end - start
-    lengths = [sum(map(len, (q, *options))) + len(a) for q, options, a in _texts(table)]
+    lengths = [sum(map(len, (q, *options))) + len(a) for q, options, a in texts_of(table)]
     packs = []
     for video_id, rows in by_video.items():
         generator("pairs", *seed, video_id).shuffle(rows)
@@ -119,7 +121,10 @@ def _packs(
     return sorted(packs, key=lambda pack: (pack.number, pack.video_id))
 
 
-def _texts(table: pa.Table) -> Iterator[tuple[str, list[str], str]]:
+def texts_of(table: pa.Table) -> Iterator[tuple[str, list[str], str]]:
+    """Of each pair, its question, its options and its answer."""
+    if not len(table):
+        return iter(())
     return zip(*(table[name].to_pylist() for name in ("question", "options", "answer")), strict=True)
 
 
