@@ -11,6 +11,7 @@ from marathon_pipeline.hour_llava.modeling import HourLlavaForConditionalGenerat
 from marathon_pipeline.hour_llava.processing import HourLlavaProcessor
 from marathon_pipeline.hour_llava.tiny import tiny_config, tiny_processor
 
+torch.set_num_threads(1)  # on tensors this small, threads cost more than they give
 TURNS = (("What is on the table?", "A red cup."), ("Which comes first?\nA. the cup\nB. the car", "B"))
 
 

@@ -73,6 +73,16 @@ class HourLlavaConfig(PreTrainedConfig):
         return config
 
     @property
+    def patch_side(self) -> int:
+        """Of a patch of the tower, in pixels."""
+        return int(self.vision_config.patch_size)
+
+    @property
+    def patches(self) -> int:
+        """Of a frame, before pooling: 729."""
+        return (int(self.vision_config.image_size) // self.patch_side) ** 2
+
+    @property
     def tokens_per_frame(self) -> int:
         """With the newline: 65."""
         return self.pooled_side**2 + 1

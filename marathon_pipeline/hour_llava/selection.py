@@ -57,7 +57,8 @@ def select(
         generator = Generator().manual_seed(seed)
         own = None if vectors is None else vectors[first_frame : first_frame + count]
         kept = _kept_frames(config, count, generator, own, None if questions is None else questions[sample])
-        remembered = _remembered_frames(config, count, kept)
+        recalled = config.recalls and config.memory != "decayed"
+        remembered = _remembered_frames(config, count) if recalled else kept
         used = torch.cat((kept, remembered)).unique()
 
         def tokens_of(chosen: Tensor, of_frame: Tensor, used: Tensor = used, first: int = first_token) -> Tokens:
@@ -66,7 +67,7 @@ def select(
             return Tokens(index.flatten(), (chosen[:, None] * across + of_frame).flatten(), [index.numel()])
 
         decayed.append(tokens_of(kept, _kept_tokens(config, len(kept), generator)))
-        memory.append(decayed[-1] if config.memory == "decayed" else tokens_of(remembered, torch.arange(across)))
+        memory.append(tokens_of(remembered, torch.arange(across)) if recalled else decayed[-1])
         frames.append(used + first_frame)
         first_frame += count
         first_token += len(used) * across
@@ -105,10 +106,8 @@ def _kept_tokens(config: HourLlavaConfig, frames: int, generator: Generator) -> 
     return torch.cat((kept, torch.full((len(kept), 1), side**2)), dim=1)
 
 
-def _remembered_frames(config: HourLlavaConfig, count: int, kept: Tensor) -> Tensor:
-    if not config.recalls or config.memory == "decayed":
-        return kept
-    return forgetting.uniform_frames(count, max(1, round(count * config.memory)))
+def _remembered_frames(config: HourLlavaConfig, count: int) -> Tensor:
+    return forgetting.uniform_frames(count, max(1, round(count * float(config.memory))))
 
 
 def _packed(samples: list[Tokens]) -> Tokens:
