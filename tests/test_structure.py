@@ -29,7 +29,7 @@ ROWS = (
     ("wording",),
     ("taxonomy",),
     ("template_files", "records", "ffmpeg", "processes"),
-    ("rules_file",),
+    ("rules_file", "job_file"),
     ("errors", "plain_yaml", "shipped"),
 )
 LEVEL = {room: level for level, row in enumerate(ROWS) for room in row}

@@ -14,6 +14,7 @@ from marathon_pipeline.cli.releasing import check, diff, export, purge, release
 from marathon_pipeline.cli.running import plan, run
 from marathon_pipeline.cli.shared import fail, out, stopped
 from marathon_pipeline.cli.sources import manifest_check, synth
+from marathon_pipeline.cli.training import train
 from marathon_pipeline.errors import Failed, UserError, defect
 
 _INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
@@ -28,7 +29,7 @@ app = typer.Typer(
 manifest_app = typer.Typer(help="Work with manifests.", no_args_is_help=True)
 app.add_typer(manifest_app, name="manifest")
 manifest_app.command("check")(manifest_check)
-for command in (run, plan, status, show, tasks, audit, review, release, diff, check, export, purge, synth):
+for command in (run, plan, status, show, tasks, audit, review, release, diff, check, export, purge, synth, train):
     app.command()(command)
 
 
