@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -298,7 +299,9 @@ def test_a_list_that_is_none_is_told_in_one_line_and_nothing_is_written(collecti
     for file in (path, tmp_path / f"absent{path.suffix}"):
         with pytest.raises(UserError) as caught:
             import_manifest(collection, file, tmp_path / "out.jsonl", ImportOptions(videos=tmp_path))
-        assert "\n" not in str(caught.value) and "(" in str(caught.value) or "nothing was written" in str(caught.value)
+        assert ("\n" not in str(caught.value) and "(" in str(caught.value)) or "nothing was written" in str(
+            caught.value
+        )
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
@@ -318,7 +321,7 @@ FIELDS = {
 @given(data=st.data(), collection=st.sampled_from(sorted(FIELDS)))
 def test_whatever_an_entry_holds_it_becomes_a_row_or_a_line(data, collection, tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuzz")
-    entry = st.fixed_dictionaries({}, optional={name: json_values for name in FIELDS[collection]}) | json_values
+    entry = st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS[collection], json_values)) | json_values
     entries = data.draw(st.lists(entry, min_size=1, max_size=4))
     good = {"video_uid": "good", "url": watch(C), "video_url": watch(C)}
     (folder / "good.mp4").write_bytes(b"good")
@@ -347,3 +350,11 @@ def test_times_of_panda_70m_are_read_as_they_are_written(clips, tmp_path_factory
     _, sources = imported("panda-70m", path, segments=True)
     wanted = sorted({(start / 1000, (start + length) / 1000) for start, length in clips})
     assert [(s.start, s.end) for s in sources[0].segments] == wanted
+
+
+def test_the_command_writes_what_the_manifest_check_takes(marathon: Command) -> None:
+    path = panda(marathon.folder, [A, watch(A), CLIPS, "[]", "[]"], [B, "", "", "[]", "[]"])
+    said = marathon("manifest", "import", "panda-70m", path.name, "-o", "m.jsonl", code=1)
+    assert said == "m.jsonl: 1 sources, 1 rows, 1 wrong entries\n"
+    assert marathon("manifest", "check", "m.jsonl") == "m.jsonl: 1 sources, 0 wrong rows\n"
+    assert "no collection with an importer" in marathon("manifest", "import", "x", path.name, "-o", "m.jsonl", code=2)

@@ -28,12 +28,12 @@ def _entry(name: str, cells: Cells) -> Entry:
     subset = text(cells, "subset")
     segments = annotated(cells.get("annotations"))
     annotations = cells.get("annotations")
-    labels = sorted({str(each["label"]) for each in annotations if "label" in each}) if annotations else []  # type: ignore[attr-defined]
+    labels = {str(each["label"]) for each in annotations if "label" in each} if isinstance(annotations, list) else ()
     return Entry(
         url=text(cells, "url") or f"https://www.youtube.com/watch?v={name}",
         data_source="activitynet",
         licence_evidence=_EVIDENCE,
         held_out=subset in ("validation", "testing"),
         segments=segments,
-        metadata={"subset": subset, "seconds": number(cells, "duration"), "labels": [*labels]},
+        metadata={"subset": subset, "seconds": number(cells, "duration"), "labels": [*sorted(labels)]},
     )

@@ -94,7 +94,9 @@ def import_manifest(
 
 def _rows(entry: Entry, folder: Path, options: ImportOptions) -> Iterator[dict[str, JsonValue]]:
     """The rows of one source. Raises SourceError."""
-    metadata = {name: value for name, value in entry.metadata.items() if value not in (None, "", [])}
+    metadata: dict[str, JsonValue] = {
+        name: value for name, value in entry.metadata.items() if value not in (None, "", [])
+    }
     if entry.segments and not options.segments:
         metadata["annotated"] = [[segment.start, segment.end] for segment in entry.segments]
     row: dict[str, JsonValue] = {

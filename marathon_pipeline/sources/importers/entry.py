@@ -98,7 +98,7 @@ def annotated(annotations: object) -> tuple[Span, ...]:
         segment = each.get("segment") if isinstance(each, dict) else None
         if not isinstance(segment, list) or len(segment) != 2:
             raise SourceError("an annotation has no segment of two times", "correct it, or delete the entry")
-        spans.add((span(*segment)))
+        spans.add(span(*segment))
     return tuple(sorted(spans, key=lambda each: (each.start, each.end)))
 
 

@@ -1,8 +1,8 @@
 """MovieChat-1K (Song et al., CVPR 2024): its folder of JSON files, `jsons/` (training) or `annotations/`, `gt/` (test).
 
-A file a video: `{"info": {"video_path", "url", "num_frame", "fps", "h", "w", "class"}, "caption", "global": [{"question",
-"answer"}], "breakpoint": [{"time": frame, "question", "answer"}]}`; `url` is mostly empty, and the videos are files of the
-dataset. Captions and questions are not taken over. https://huggingface.co/datasets/Enxin/MovieChat-1K_train
+A file a video: `{"info": {"video_path", "url", "num_frame", "fps", "h", "w", "class"}, "caption", "global":
+[{"question", "answer"}], "breakpoint": [{"time": frame, "question", "answer"}]}`; `url` is mostly empty, and the videos
+are files of the dataset. Captions and questions are not taken over. https://huggingface.co/datasets/Enxin/MovieChat-1K_train
 """
 
 import re

@@ -1,9 +1,10 @@
 """VideoMarathon (Lin et al., arXiv 2506.05332): its released Parquet, one file or a folder of them.
 
-Columns, one row a question: `id`, `video` (a relative path), `URL`, `data_source`, `question_type`, `question`, `answer`.
-3.3 million rows name about 28,000 videos: the columns that name them are read in batches, and only the videos kept.
-Where one URL stands for several names of `video`, these are parts of a long original; where they lie in it is not
-published, so the original is taken and cut anew by a job's `parts`. https://huggingface.co/datasets/jylins/videomarathon
+Columns, one row a question: `id`, `video` (a relative path), `URL`, `data_source`, `question_type`, `question`,
+`answer`. 3.3 million rows name about 28,000 videos: the columns that name them are read in batches, and only the videos
+are kept. Where one URL stands for several names of `video`, these are parts of a long original; where they lie in it is
+not published, so the original is taken and cut anew by a job's `parts`.
+https://huggingface.co/datasets/jylins/videomarathon
 """
 
 import re
