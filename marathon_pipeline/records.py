@@ -47,6 +47,7 @@ class Source(Record):
     path: str = ""  # a local file, absolute; of `url` and `path` exactly one is set
     licence: str = ""
     licence_evidence: str = ""
+    opt_out: str = ""  # who asked that it is not used, where and when: it is listed, and never fetched
     split: Split | None = None
     segments: tuple[Span, ...] = ()
     metadata: str = "{}"  # the row's free columns, a JSON object

@@ -48,8 +48,11 @@ class Fetches:
         known = self._governor.wakes((site for site, queue in self._queues.items() if queue), now)
         return min([known, *(max(due, self._governor.wakes([site], now)) for due, site in self._waits())])
 
-    def ended(self, entry: Entry, ticket: Ticket, outcome: Outcome | None, now: float) -> bool:
-        """Whether it is tried again in this run, by the rule of its reason. outcome: None where its worker died."""
+    def ended(self, entry: Entry, ticket: Ticket, outcome: Outcome | None, now: float, *, last: bool = False) -> bool:
+        """Whether it is tried again in this run, by the rule of its reason; last: it is not, whatever that says.
+
+        outcome: None where its worker died, and another one takes it.
+        """
         failed = outcome is not None and outcome.status == "failed"
         rule = rule_of(outcome.reason, outcome.transient) if outcome is not None and failed else ""
         self._governor.ended(
@@ -65,7 +68,7 @@ class Fetches:
             self._tries[owner] -= 1
             heapq.heappush(self._queues[ticket.site], entry)
             return True
-        if rule not in ("source", "later") or self._tries[owner] >= self._limits.tries:
+        if last or rule not in ("source", "later") or self._tries[owner] >= self._limits.tries:
             return False
         wait = 0.0 if rule == "source" else self._limits.backoff_seconds * 2.0 ** (self._tries[owner] - 1)
         self._due[owner] = now + max(wait, outcome.retry_after if rule == "later" else 0.0), ticket.site

@@ -2,6 +2,8 @@
 
 import asyncio
 import heapq
+import math
+import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -12,18 +14,24 @@ from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.annotators.served.settings import Price
 from marathon_pipeline.dataset.dataset import Dataset, original_key
 from marathon_pipeline.dataset.lease import Lease
-from marathon_pipeline.pipeline.cluster import drained_on_signals, ray_started
+from marathon_pipeline.pipeline.cluster import drained_on_signals, nodes_by_address, ray_started
+from marathon_pipeline.pipeline.fetches import Entry, Fetches
 from marathon_pipeline.pipeline.plan import Planner, Selection, Work
 from marathon_pipeline.pipeline.purge import begin, holds_removed
 from marathon_pipeline.pipeline.settings import RunSettings
 from marathon_pipeline.pipeline.spending import Budget, Spending, reached
 from marathon_pipeline.pipeline.work import Caller, Order, carry_out
 from marathon_pipeline.records import Outcome, Source, digest
+from marathon_pipeline.sources.governor import Governor, Paused, Ticket
+from marathon_pipeline.sources.settings import LimitSettings
 from marathon_pipeline.stages.stage import Stage, is_served
 
 _FLUSH_SECONDS = 1.0
+_STEP_SECONDS = 0.5
 _LIVES = 2  # a video that kills two workers or decoders is a failure, not an endless retry
 _WEIGH_SECONDS = 60.0
+_NODES_SECONDS = 10.0
+_GOVERNOR = "downloads.json"
 _KILLED = ("worker_died", "decoder_killed")  # by somebody else, such as the out-of-memory killer: tried once more
 
 
@@ -35,6 +43,7 @@ class RunResult:
     unfinished: bool = False  # some work waits for answers that are not to be had in this run
     full: bool = False  # what lies on the disk has reached the limit, and nothing in this run deletes any of it
     written: list[Written] = field(default_factory=list)  # requests that it wrote instead of sending them
+    paused: list[Paused] = field(default_factory=list)  # sites that refuse, and whose downloads wait for a later run
 
 
 class Watcher:
@@ -49,8 +58,8 @@ class Watcher:
     def finished(self) -> None:
         """A video has come to its end."""
 
-    def fetching(self, downloads: int, got: int) -> None:
-        """So many downloads are under way, which have got so many bytes by now."""
+    def fetching(self, downloads: int, got: int, paused: Sequence[Paused] = ()) -> None:
+        """So many downloads are under way, which have got so many bytes by now; these sites are not asked."""
 
 
 def run(
@@ -63,12 +72,13 @@ def run(
     watcher: Watcher | None = None,
     budget: Budget | None = None,
     prices: Mapping[str, Price] | None = None,
+    limits: LimitSettings | None = None,
 ) -> RunResult:
     """Bring every selected video as far as the selection says. The lease is held by the caller.
 
     A first SIGINT or SIGTERM lets what is in flight end and be recorded; a second one drops it.
     """
-    loop = _Loop(dataset, stages, sources, settings, selection, lease, watcher or Watcher())
+    loop = _Loop(dataset, stages, sources, settings, selection, lease, watcher or Watcher(), limits or LimitSettings())
     loop.keep_to(budget or Budget(), prices or {})
     loop.fill()
     loop.check_annotators()
@@ -95,14 +105,20 @@ class _Loop:
         selection: Selection,
         lease: Lease,
         watcher: Watcher,
+        limits: LimitSettings,
     ) -> None:
         self.dataset, self.sources, self.settings, self.selection = dataset, sources, settings, selection
         self.lease, self.watcher = lease, watcher
         self.planner = Planner(stages, dataset.ledger, selection)
         self.rank = {stage.name: index for index, stage in enumerate(stages)}
-        self.ready: list[tuple[int, float, str, Work]] = []
-        self.served: list[tuple[int, float, str, Work]] = []  # what only waits for servers
-        self.fetches: list[tuple[int, float, str, Work]] = []  # downloads, which need room on the disk
+        self.ready: list[Entry] = []
+        self.served: list[Entry] = []  # what only waits for servers
+        self.limits, self.governor = limits, Governor(limits, random.SystemRandom())
+        self.fetches = Fetches(self.governor, limits)  # downloads, which need leave, and room on the disk
+        self.tickets: dict[str, tuple[Entry, Ticket]] = {}  # of those under way, by owner
+        self.lost: dict[str, int] = {}  # workers that downloads have cost, by owner
+        self.nodes: dict[str, str] = {}  # by address out, where each has its own
+        self.nodes_at = float("-inf")  # when that was looked up
         self.in_flight: dict[Any, tuple[Work, int]] = {}
         self.result = RunResult()
         self.stop = threading.Event()
@@ -117,8 +133,8 @@ class _Loop:
     def waiting(self) -> bool:
         return any(self.queues())
 
-    def queues(self) -> tuple[list[tuple[int, float, str, Work]], ...]:
-        return self.ready, self.served, self.fetches
+    def queues(self) -> tuple[list[Entry], ...]:
+        return self.ready, self.served, *self.fetches.queues()
 
     def keep_to(self, budget: Budget, prices: Mapping[str, Price]) -> None:
         self.budget = budget
@@ -165,9 +181,15 @@ class _Loop:
         """Oldest commitments first: the later stage, then the longer video."""
         known = self.dataset.ledger.get("segment", work.owner)
         seconds = known.video_seconds if known else 0.0
-        fetch = work.stage.name == "download" and self.sources[work.source_id].url
-        queue = self.fetches if fetch else self.served if is_served(work.stage) else self.ready
-        heapq.heappush(queue, (-self.rank[work.stage.name], -seconds, work.owner, work))
+        entry = -self.rank[work.stage.name], -seconds, work.owner, work
+        if self.is_fetch(work):
+            self.fetches.push(entry, self.sources[work.source_id].url)
+        else:
+            heapq.heappush(self.served if is_served(work.stage) else self.ready, entry)
+
+    def is_fetch(self, work: Work) -> bool:
+        source = self.sources[work.source_id]
+        return work.stage.name == "download" and bool(source.url) and not source.opt_out
 
     def pick(self) -> Work | None:
         """What to begin next, if anything can."""
@@ -175,13 +197,41 @@ class _Loop:
             return None
         waiting = sum(is_served(work.stage) for work, _ in self.in_flight.values())
         if self.served and waiting < self.settings.served_at_once * self.settings.callers:
-            return heapq.heappop(self.served)[3]
+            return _work(heapq.heappop(self.served))
         # One more than there are workers: the next order is there before a worker comes back for it.
         if len(self.in_flight) - waiting > self.settings.workers:
             return None
         if self.ready:
-            return heapq.heappop(self.ready)[3]
-        return heapq.heappop(self.fetches)[3] if self.fetches and self.has_room() else None
+            return _work(heapq.heappop(self.ready))
+        return self.pick_fetch()
+
+    def pick_fetch(self) -> Work | None:
+        """The next download that has leave to begin."""
+        if self.limits.egress == "node" and time.monotonic() - self.nodes_at > _NODES_SECONDS:
+            self.nodes, self.nodes_at = nodes_by_address(), time.monotonic()
+            self.governor.egresses = tuple(self.nodes)
+        now = time.time()
+        if self.fetches.wakes(now) > now or not self.has_room():
+            return None
+        picked = self.fetches.next(now)
+        if picked is None:
+            return None
+        entry, ticket = picked
+        work = _work(entry)
+        self.tickets[work.owner] = entry, ticket
+        self.remember()
+        return work
+
+    def remember(self) -> None:
+        """What the sites were asked for is on record before they are asked: a killed run's share counts too."""
+        if self.governor.changed:
+            self.dataset.storage.write(_GOVERNOR, self.governor.state(time.time()).encode())
+
+    def recall(self) -> None:
+        try:
+            self.governor.restore(self.dataset.storage.read(_GOVERNOR), time.time())
+        except FileNotFoundError:
+            return
 
     def has_room(self) -> bool:
         """Whether one more download may begin. Those under way may still carry the disk above the limit."""
@@ -237,24 +287,34 @@ class _Loop:
                 rounds=work.rounds,
                 replace=work.replace,
             )
-            if is_served(work.stage):
+            if self.is_fetch(work) and (node := self.nodes.get(self.tickets[work.owner][1].egress)):
+                where = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+                reference = remote.options(scheduling_strategy=where).remote(handles[work.stage.name], dataset, order)
+            elif is_served(work.stage):
                 caller = callers[int(digest(work.owner)[:8], 16) % len(callers)]
                 reference = caller.carry_out.remote(work.stage.name, order)
             else:
                 reference = remote.remote(handles[work.stage.name], dataset, order)
             self.in_flight[reference] = work, lives
 
+        self.recall()
         while self.in_flight or (self.waiting and not self.stop.is_set()):
             while picked := self.pick():
-                submit(picked, _LIVES)
+                submit(picked, _LIVES - self.lost.get(picked.owner, 0))
             if self.stop.is_set() and not told:
                 told = True
                 for caller in callers:
                     caller.stop.remote()
-            if not self.in_flight:
+            wakes = self.fetches.wakes(time.time())
+            if not self.in_flight and (wakes == math.inf or self.stop.is_set() or self.result.full):
                 break
             self.tell_fetching()
-            done, _ = ray.wait(list(self.in_flight), timeout=0.5)
+            longest = min(_STEP_SECONDS, max(0.0, wakes - time.time()) or _STEP_SECONDS)
+            if self.in_flight:
+                done, _ = ray.wait(list(self.in_flight), timeout=longest)
+            else:  # every download that is left has to wait
+                self.stop.wait(longest)
+                done = []
             for reference in done:
                 work, lives = self.in_flight.pop(reference)
                 try:
@@ -262,7 +322,10 @@ class _Loop:
                 except ray.exceptions.RayError as error:
                     outcomes = _died(work, error)
                 killed = any(o.reason in _KILLED for o in outcomes) and work.source_id not in self.gone
-                if killed and self.stop.is_set():  # by what stopped the run, perhaps: the next run does it
+                if work.owner in self.tickets and self.is_fetch(work):
+                    if not self.goes_on(work, outcomes, killed=killed and (lives > 1 or self.stop.is_set())):
+                        self.commit(work, [self.dated(outcome) for outcome in outcomes])
+                elif killed and self.stop.is_set():  # by what stopped the run, perhaps: the next run does it
                     self.push(work)
                 elif killed and lives > 1:
                     submit(work, lives - 1)
@@ -270,10 +333,30 @@ class _Loop:
                     self.commit(work, outcomes)
             self.flush(always=False)
         self.flush(always=True)
+        self.remember()
+        self.result.paused = [pause for pause in self.governor.paused(time.time()) if self.fetches]
         for caller in callers:
             self.result.written += _closed(caller)
         self.watcher.fetching(0, 0)
         self.result.stopped = self.waiting or self.result.unfinished
+
+    def goes_on(self, work: Work, outcomes: list[Outcome], *, killed: bool) -> bool:
+        """Whether a download that has ended so is tried again in this run. killed: its worker was, and it has lives."""
+        entry, ticket = self.tickets.pop(work.owner)
+        self.lost[work.owner] = self.lost.get(work.owner, 0) + killed
+        last = work.source_id in self.gone or any(outcome.reason in _KILLED for outcome in outcomes)
+        again = self.fetches.ended(entry, ticket, None if killed else outcomes[0], time.time(), last=last)
+        if again and not killed:
+            work.attempts = {part: work.attempts.get(part, 0) + 1 for part in work.stale}
+        self.remember()
+        return again
+
+    def dated(self, outcome: Outcome) -> Outcome:
+        """With the first time that the source ended so."""
+        known = self.dataset.ledger.get(outcome.stage, outcome.video_id)
+        same = known is not None and (known.status, known.reason) == (outcome.status, outcome.reason)
+        since = known.since if known is not None and same and known.since else outcome.began or time.time()
+        return outcome.model_copy(update={"since": round(since, 3)})
 
     def callers(self) -> list[Any]:
         """The processes that ask servers: they wait, and take no CPU from those that decode."""
@@ -293,10 +376,8 @@ class _Loop:
         return [work for work in works if self.sources[work.source_id].url]
 
     def tell_fetching(self) -> None:
-        if downloads := len(self.fetching()):
-            self.watcher.fetching(downloads, self.dataset.storage.partial_bytes())
-        else:
-            self.watcher.fetching(0, 0)
+        downloads, paused = len(self.fetching()), self.governor.paused(time.time())
+        self.watcher.fetching(downloads, self.dataset.storage.partial_bytes() if downloads else 0, paused)
 
     def commit(self, work: Work, outcomes: list[Outcome]) -> None:
         if work.stage.name == "download":  # what was purged while it was fetched is never put on record
@@ -380,6 +461,11 @@ class _Loop:
             self.dataset.ledger.flush()
             self.check_budget()
             self.flushed = time.monotonic()
+
+
+def _work(entry: Entry) -> Work:
+    work: Work = entry[3]
+    return work
 
 
 def _carry_out(stage: Stage, dataset: Dataset, order: Order) -> list[Outcome]:

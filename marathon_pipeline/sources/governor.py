@@ -244,7 +244,7 @@ class Governor:
         return [*bucket.taken, *[now] * bucket.held] if bucket.count is not None else []
 
     def _opens(self, site: str, now: float) -> float:
-        return min(self._opens_by(site, egress, now) for egress in self.egresses)
+        return min((self._opens_by(site, egress, now) for egress in self.egresses), default=math.inf)
 
     def _opens_by(self, site: str, egress: str, now: float) -> float:
         lane = self._lane(site, egress)

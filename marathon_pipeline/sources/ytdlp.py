@@ -97,6 +97,8 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
                 elif len(refused) <= self._settings.retries:
                     time.sleep(wait)
             else:
+                if _opted_out(response.headers.get("X-Robots-Tag", "")):
+                    raise Failed("opted_out", "the server says that it is not for training (X-Robots-Tag: noai)")
                 self._validators.keep(request, response)
                 return _with_small_pages(response)
 
@@ -177,6 +179,11 @@ def _with_small_pages(response: Response) -> Response:
 
     response.read = bounded
     return response
+
+
+def _opted_out(robots: str) -> bool:
+    """Whether a page's or a file's X-Robots-Tag asks that no model is trained on it, as img2dataset reads it."""
+    return any(each.rpartition(":")[2].strip().lower() in ("noai", "noimageai") for each in robots.split(","))
 
 
 def _for_now(status: int) -> bool:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from marathon_pipeline.dataset.dataset import media_key
 from marathon_pipeline.dataset.storage import Storage
-from marathon_pipeline.errors import Failed
+from marathon_pipeline.errors import Failed, Filtered
 from marathon_pipeline.media.probe import probe
 from marathon_pipeline.media.settings import DecodeSettings
 from marathon_pipeline.records import Source, Span, Video
@@ -41,6 +41,8 @@ class Download:
 
     async def run(self, given: Given, part: str) -> list[Video]:
         source = given.one(Source)
+        if source.opt_out:
+            raise Filtered("opted_out", source.opt_out)
         path = fetch(source, self._storage.partial(), self._fetch)
         try:
             header = probe(path, self._decode)
