@@ -52,6 +52,7 @@ bench: .venv/installed-dev  ## measure speed and memory, REAL=film.mp4 on it too
 	$(BIN)/python tests/bench/chain.py
 	PYTHONPATH=tests $(BIN)/python tests/bench/serving.py
 	$(BIN)/python tests/bench/audit.py
+	PYTHONPATH=tests $(BIN)/python tests/bench/governor.py
 
 clean:
 	rm -rf .venv .venv-vllm out

@@ -43,6 +43,15 @@ class _Bucket:
             return now
         return self.taken[over] + self.seconds * _MARGIN if over < len(self.taken) else math.inf
 
+    def kept(self, now: float) -> list[float]:
+        """Those that are not back yet, without those of downloads under way."""
+        self.frees(now)
+        return [*self.taken]
+
+    def restore(self, taken: Iterable[float], under_way: int, now: float) -> None:
+        if self.count is not None:
+            self.taken = deque(sorted([*(min(each, now) for each in taken), *[now] * under_way]))
+
     def give(self, began: float) -> None:
         """A download has ended that began then."""
         self.held -= 1
@@ -98,8 +107,12 @@ class Paused(BaseModel):
     given_up: bool  # for now: this run does not wait for it
 
 
-class _SavedLane(BaseModel):
+class _SavedBucket(BaseModel):
     taken: list[float] = []
+    under_way: int = 0
+
+
+class _SavedLane(_SavedBucket):
     earliest: float = 0.0
     refusals: int = 0
     until: float = 0.0
@@ -109,7 +122,7 @@ class _SavedLane(BaseModel):
 
 class _Saved(BaseModel):
     lanes: dict[str, dict[str, _SavedLane]] = {}  # by site and address
-    egresses: dict[str, list[float]] = {}
+    egresses: dict[str, _SavedBucket] = {}
 
 
 class Governor:
@@ -208,12 +221,16 @@ class Governor:
         ]
 
     def state(self, now: float) -> str:
-        """What a later run has to know, as JSON. What is under way counts as begun just now."""
-        saved = _Saved(egresses={name: self._taken(bucket, now) for name, bucket in self._out.items()})
+        """What a later run has to know, as JSON."""
+        saved = _Saved()
+        for name, bucket in self._out.items():
+            if bucket.count is not None:
+                saved.egresses[name] = _SavedBucket(taken=bucket.kept(now), under_way=bucket.held)
         for (site, egress), lane in self._lanes.items():
             if self._is_limited(lane) or lane.refusals:
                 saved.lanes.setdefault(site, {})[egress] = _SavedLane(
-                    taken=self._taken(lane.bucket, now),
+                    taken=lane.bucket.kept(now),
+                    under_way=lane.under_way,
                     earliest=lane.earliest,
                     refusals=lane.refusals,
                     until=lane.until,
@@ -224,7 +241,11 @@ class Governor:
         return saved.model_dump_json(exclude_defaults=True)
 
     def restore(self, state: str | bytes, now: float) -> None:
-        """Take up what an earlier run left; a damaged state is as none. Times to come, of a clock set back, are now."""
+        """Take up what an earlier run left; a damaged state is as none.
+
+        What was under way when it was killed may have reached the site until just now. Times to come, of a clock that
+        was set back, are now.
+        """
         try:
             saved = _Saved.model_validate_json(state)
         except ValidationError:
@@ -232,16 +253,11 @@ class Governor:
         for site, lanes in saved.lanes.items():
             for egress, each in lanes.items():
                 lane = self._lane(site, egress)
-                lane.bucket.taken = deque(sorted(min(taken, now) for taken in each.taken))
+                lane.bucket.restore(each.taken, each.under_way, now)
                 lane.earliest = min(each.earliest, now + lane.limits.wait_seconds[1])
                 lane.refusals, lane.until, lane.since, lane.reason = each.refusals, each.until, each.since, each.reason
-        for egress, taken in saved.egresses.items():
-            self._egress(egress).taken = deque(sorted(min(each, now) for each in taken))
-
-    @staticmethod
-    def _taken(bucket: _Bucket, now: float) -> list[float]:
-        bucket.frees(now)
-        return [*bucket.taken, *[now] * bucket.held] if bucket.count is not None else []
+        for egress, out in saved.egresses.items():
+            self._egress(egress).restore(out.taken, out.under_way, now)
 
     def _opens(self, site: str, now: float) -> float:
         return min((self._opens_by(site, egress, now) for egress in self.egresses), default=math.inf)
