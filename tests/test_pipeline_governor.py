@@ -133,6 +133,7 @@ def test_a_rate_holds_over_a_kill_and_no_worker_waits_for_it(marathon: Command, 
     firsts = {path: when for when, host, path in reversed(site.asked) if host == "127.0.0.1"}
     slow = sorted(firsts.values())
     assert len(slow) == 9
-    assert all(later - earlier >= 20 for earlier, later in zip(slow, slow[3:], strict=False))
+    gaps = [later - earlier for earlier, later in zip(slow, slow[3:], strict=False)]
+    assert all(gap >= 19 for gap in gaps), gaps  # a second for the way of a request
     others = [when for when, host, _ in site.asked if host == "localhost"]
     assert max(others) < slow[6], "they did not wait for the slow site"

@@ -101,7 +101,7 @@ async def _run_part(
     stage: Stage, given: Mapping[type[Record], Sequence[Record]], order: Order, part: str, journal: Journal
 ) -> tuple[Outcome, Sequence[Record]] | None:
     """None where it has to wait for a later run."""
-    began, date = time.monotonic(), time.time()
+    began = time.monotonic()
     answers = Answers(journal, part, order.rounds.get(part, (0, 0)))
     rows: Sequence[Record] = ()
     failure: Failed | Filtered | None = None
@@ -119,7 +119,7 @@ async def _run_part(
             "judge": answers.judge,
             "probed": answers.probed,
             "usage": journal.usage(part),
-            "began": round(date, 3) if order.source is not None and order.source.url else 0.0,
+            "began": round(answers.began, 3),
         }
     )
     if failure is not None:
