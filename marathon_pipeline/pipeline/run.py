@@ -3,7 +3,6 @@
 import asyncio
 import heapq
 import math
-import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -14,15 +13,16 @@ from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.annotators.served.settings import Price
 from marathon_pipeline.dataset.dataset import Dataset, original_key
 from marathon_pipeline.dataset.lease import Lease
-from marathon_pipeline.pipeline.cluster import drained_on_signals, nodes_by_address, ray_started
-from marathon_pipeline.pipeline.fetches import Entry, Fetches
+from marathon_pipeline.pipeline.cluster import drained_on_signals, ray_started
+from marathon_pipeline.pipeline.downloads import Downloads
+from marathon_pipeline.pipeline.fetches import Entry
 from marathon_pipeline.pipeline.plan import Planner, Selection, Work
 from marathon_pipeline.pipeline.purge import begin, holds_removed
 from marathon_pipeline.pipeline.settings import RunSettings
 from marathon_pipeline.pipeline.spending import Budget, Spending, reached
 from marathon_pipeline.pipeline.work import Caller, Order, carry_out
 from marathon_pipeline.records import Outcome, Source, digest
-from marathon_pipeline.sources.governor import Governor, Paused, Ticket
+from marathon_pipeline.sources.governor import Paused
 from marathon_pipeline.sources.settings import LimitSettings
 from marathon_pipeline.stages.stage import Stage, is_served
 
@@ -30,8 +30,6 @@ _FLUSH_SECONDS = 1.0
 _STEP_SECONDS = 0.5
 _LIVES = 2  # a video that kills two workers or decoders is a failure, not an endless retry
 _WEIGH_SECONDS = 60.0
-_NODES_SECONDS = 10.0
-_GOVERNOR = "downloads.json"
 _KILLED = ("worker_died", "decoder_killed")  # by somebody else, such as the out-of-memory killer: tried once more
 
 
@@ -113,12 +111,7 @@ class _Loop:
         self.rank = {stage.name: index for index, stage in enumerate(stages)}
         self.ready: list[Entry] = []
         self.served: list[Entry] = []  # what only waits for servers
-        self.limits, self.governor = limits, Governor(limits, random.SystemRandom())
-        self.fetches = Fetches(self.governor, limits)  # downloads, which need leave, and room on the disk
-        self.tickets: dict[str, tuple[Entry, Ticket]] = {}  # of those under way, by owner
-        self.lost: dict[str, int] = {}  # workers that downloads have cost, by owner
-        self.nodes: dict[str, str] = {}  # by address out, where each has its own
-        self.nodes_at = float("-inf")  # when that was looked up
+        self.downloads = Downloads(dataset, sources, limits)  # those from the network, which need leave and room
         self.in_flight: dict[Any, tuple[Work, int]] = {}
         self.result = RunResult()
         self.stop = threading.Event()
@@ -134,7 +127,7 @@ class _Loop:
         return any(self.queues())
 
     def queues(self) -> tuple[list[Entry], ...]:
-        return self.ready, self.served, *self.fetches.queues()
+        return self.ready, self.served, *self.downloads.queues()
 
     def keep_to(self, budget: Budget, prices: Mapping[str, Price]) -> None:
         self.budget = budget
@@ -182,14 +175,10 @@ class _Loop:
         known = self.dataset.ledger.get("segment", work.owner)
         seconds = known.video_seconds if known else 0.0
         entry = -self.rank[work.stage.name], -seconds, work.owner, work
-        if self.is_fetch(work):
-            self.fetches.push(entry, self.sources[work.source_id].url)
+        if self.downloads.takes(work):
+            self.downloads.push(entry)
         else:
             heapq.heappush(self.served if is_served(work.stage) else self.ready, entry)
-
-    def is_fetch(self, work: Work) -> bool:
-        source = self.sources[work.source_id]
-        return work.stage.name == "download" and bool(source.url) and not source.opt_out
 
     def pick(self) -> Work | None:
         """What to begin next, if anything can."""
@@ -203,35 +192,7 @@ class _Loop:
             return None
         if self.ready:
             return _work(heapq.heappop(self.ready))
-        return self.pick_fetch()
-
-    def pick_fetch(self) -> Work | None:
-        """The next download that has leave to begin."""
-        if self.limits.egress == "node" and time.monotonic() - self.nodes_at > _NODES_SECONDS:
-            self.nodes, self.nodes_at = nodes_by_address(), time.monotonic()
-            self.governor.egresses = tuple(self.nodes)
-        now = time.time()
-        if self.fetches.wakes(now) > now or not self.has_room():
-            return None
-        picked = self.fetches.next(now)
-        if picked is None:
-            return None
-        entry, ticket = picked
-        work = _work(entry)
-        self.tickets[work.owner] = entry, ticket
-        self.remember()
-        return work
-
-    def remember(self) -> None:
-        """What the sites were asked for is on record before they are asked: a killed run's share counts too."""
-        if self.governor.changed:
-            self.dataset.storage.write(_GOVERNOR, self.governor.state(time.time()).encode())
-
-    def recall(self) -> None:
-        try:
-            self.governor.restore(self.dataset.storage.read(_GOVERNOR), time.time())
-        except FileNotFoundError:
-            return
+        return self.downloads.next() if self.downloads.wakes() == 0 and self.has_room() else None
 
     def has_room(self) -> bool:
         """Whether one more download may begin. Those under way may still carry the disk above the limit."""
@@ -287,7 +248,7 @@ class _Loop:
                 rounds=work.rounds,
                 replace=work.replace,
             )
-            if self.is_fetch(work) and (node := self.nodes.get(self.tickets[work.owner][1].egress)):
+            if self.downloads.takes(work) and (node := self.downloads.node_of(work)):
                 where = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
                 reference = remote.options(scheduling_strategy=where).remote(handles[work.stage.name], dataset, order)
             elif is_served(work.stage):
@@ -297,19 +258,19 @@ class _Loop:
                 reference = remote.remote(handles[work.stage.name], dataset, order)
             self.in_flight[reference] = work, lives
 
-        self.recall()
+        self.downloads.recall()
         while self.in_flight or (self.waiting and not self.stop.is_set()):
             while picked := self.pick():
-                submit(picked, _LIVES - self.lost.get(picked.owner, 0))
+                submit(picked, _LIVES - self.downloads.lost_by(picked))
             if self.stop.is_set() and not told:
                 told = True
                 for caller in callers:
                     caller.stop.remote()
-            wakes = self.fetches.wakes(time.time())
+            wakes = self.downloads.wakes()
             if not self.in_flight and (wakes == math.inf or self.stop.is_set() or self.result.full):
                 break
             self.tell_fetching()
-            longest = min(_STEP_SECONDS, max(0.0, wakes - time.time()) or _STEP_SECONDS)
+            longest = min(_STEP_SECONDS, wakes or _STEP_SECONDS)
             if self.in_flight:
                 done, _ = ray.wait(list(self.in_flight), timeout=longest)
             else:  # every download that is left has to wait
@@ -322,9 +283,11 @@ class _Loop:
                 except ray.exceptions.RayError as error:
                     outcomes = _died(work, error)
                 killed = any(o.reason in _KILLED for o in outcomes) and work.source_id not in self.gone
-                if work.owner in self.tickets and self.is_fetch(work):
-                    if not self.goes_on(work, outcomes, killed=killed and (lives > 1 or self.stop.is_set())):
-                        self.commit(work, [self.dated(outcome) for outcome in outcomes])
+                if self.downloads.takes(work):
+                    again = killed and (lives > 1 or self.stop.is_set())
+                    last = work.source_id in self.gone or any(outcome.reason in _KILLED for outcome in outcomes)
+                    if not self.downloads.goes_on(work, None if again else outcomes[0], last=last):
+                        self.commit(work, [self.downloads.dated(outcome) for outcome in outcomes])
                 elif killed and self.stop.is_set():  # by what stopped the run, perhaps: the next run does it
                     self.push(work)
                 elif killed and lives > 1:
@@ -333,30 +296,12 @@ class _Loop:
                     self.commit(work, outcomes)
             self.flush(always=False)
         self.flush(always=True)
-        self.remember()
-        self.result.paused = [pause for pause in self.governor.paused(time.time()) if self.fetches]
+        self.downloads.remember()
+        self.result.paused = [*self.downloads.paused()] if any(self.downloads.queues()) else []
         for caller in callers:
             self.result.written += _closed(caller)
         self.watcher.fetching(0, 0)
         self.result.stopped = self.waiting or self.result.unfinished
-
-    def goes_on(self, work: Work, outcomes: list[Outcome], *, killed: bool) -> bool:
-        """Whether a download that has ended so is tried again in this run. killed: its worker was, and it has lives."""
-        entry, ticket = self.tickets.pop(work.owner)
-        self.lost[work.owner] = self.lost.get(work.owner, 0) + killed
-        last = work.source_id in self.gone or any(outcome.reason in _KILLED for outcome in outcomes)
-        again = self.fetches.ended(entry, ticket, None if killed else outcomes[0], time.time(), last=last)
-        if again and not killed:
-            work.attempts = {part: work.attempts.get(part, 0) + 1 for part in work.stale}
-        self.remember()
-        return again
-
-    def dated(self, outcome: Outcome) -> Outcome:
-        """With the first time that the source ended so."""
-        known = self.dataset.ledger.get(outcome.stage, outcome.video_id)
-        same = known is not None and (known.status, known.reason) == (outcome.status, outcome.reason)
-        since = known.since if known is not None and same and known.since else outcome.began or time.time()
-        return outcome.model_copy(update={"since": round(since, 3)})
 
     def callers(self) -> list[Any]:
         """The processes that ask servers: they wait, and take no CPU from those that decode."""
@@ -376,7 +321,7 @@ class _Loop:
         return [work for work in works if self.sources[work.source_id].url]
 
     def tell_fetching(self) -> None:
-        downloads, paused = len(self.fetching()), self.governor.paused(time.time())
+        downloads, paused = len(self.fetching()), self.downloads.paused()
         self.watcher.fetching(downloads, self.dataset.storage.partial_bytes() if downloads else 0, paused)
 
     def commit(self, work: Work, outcomes: list[Outcome]) -> None:

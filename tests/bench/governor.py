@@ -29,7 +29,6 @@ from marathon_pipeline.sources.settings import LimitSettings, YouTubeLimits
 
 DEAD = 0.43
 HOUR = 3600.0
-ONE_VISIT = 5.0  # seconds: yt-dlp looks at an address, then fetches it, which is one download
 
 
 def simulated(count: int) -> dict[str, object]:
@@ -54,16 +53,18 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, folder: Path, site: Site) -> None:
         super().__init__(("127.0.0.1", 0), functools.partial(Answer, directory=str(folder)))
-        self.site, self.seen, self.lock = site, dict[str, float](), threading.Lock()
+        self.site, self.looked, self.lock = site, set[str](), threading.Lock()
 
     def visit(self, video: str) -> str:
-        """The reason of a refusal; a look at an address and its download are one visit."""
+        """The reason of a refusal. yt-dlp looks at an address, then fetches what is there: one download."""
         with self.lock:
-            now = time.time()
-            if now - self.seen.get(video, float("-inf")) < ONE_VISIT:
+            if video in self.looked:
+                self.looked.remove(video)
                 return ""
-            self.seen[video] = now
-            return self.site.ask(video, now)[0]
+            refusal = self.site.ask(video, time.time())[0]
+            if not refusal:
+                self.looked.add(video)
+            return refusal
 
 
 class Answer(SimpleHTTPRequestHandler):
