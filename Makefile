@@ -53,6 +53,7 @@ bench: .venv/installed-dev  ## measure speed and memory, REAL=film.mp4 on it too
 	PYTHONPATH=tests $(BIN)/python tests/bench/serving.py
 	$(BIN)/python tests/bench/audit.py
 	$(BIN)/python tests/bench/hour_llava.py
+	PYTHONPATH=tests $(BIN)/python tests/bench/governor.py
 
 clean:
 	rm -rf .venv .venv-vllm out

@@ -26,19 +26,21 @@ class Unfinished(Exception):
 class Failed(Exception):
     """A stage could not do its work on this video.
 
-    reason: a short typed name, such as `truncated` or `http_404`. transient: trying again later may help.
+    reason: a short typed name, such as `truncated` or `http_404`. transient: trying again later may help. retry_after:
+    for how many seconds a server asks to be left alone; 0 where it does not say.
     """
 
-    def __init__(self, reason: str, message: str = "", *, transient: bool = False) -> None:
+    def __init__(self, reason: str, message: str = "", *, transient: bool = False, retry_after: float = 0.0) -> None:
         super().__init__(reason, message)
         self.reason, self.message, self.transient = reason, one_line(message), transient
+        self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _failed, (self.reason, self.message, self.transient)
+        return _failed, (self.reason, self.message, self.transient, self.retry_after)
 
 
-def _failed(reason: str, message: str, transient: bool) -> Failed:
-    return Failed(reason, message, transient=transient)
+def _failed(reason: str, message: str, transient: bool, retry_after: float) -> Failed:
+    return Failed(reason, message, transient=transient, retry_after=retry_after)
 
 
 def one_line(text: str) -> str:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
@@ -39,6 +40,7 @@ from marathon_pipeline.pipeline.takedown import inputs_left
 from marathon_pipeline.publish import Ended, as_typed, conclude, rules_of
 from marathon_pipeline.records import Format, Outcome, Source
 from marathon_pipeline.release.plan import split_of, stale_tasks
+from marathon_pipeline.sources.governor import Paused
 from marathon_pipeline.stages.stage import Stage
 from marathon_pipeline.synthetic.videos import write_videos
 from marathon_pipeline.taxonomy import Taxonomy, load_taxonomy
@@ -131,6 +133,7 @@ def run_job(
                 progress,
                 config.budget,
                 config.prices,
+                config.download.limits,
             )
         purged += settle(dataset)
         lines = [f"results  {taken}"] if taken else []
@@ -141,6 +144,7 @@ def run_job(
         if result.full:
             limit = f"run.max_local_bytes, {config.run.max_local_bytes:,} bytes"
             lines.append(f"full     the originals that are kept have reached {limit}: raise it, or keep fewer")
+        lines += _paused_lines(result.paused)
         lines += _batch_lines(result.written)
         ended = Ended(lines, advice=_batch_advice(result.written, batch))
         ended.stopped, ended.failures = result.stopped, len(result.failed) + len(gathered.problems)
@@ -375,6 +379,13 @@ def _batch_lines(written: Sequence[Written]) -> Iterator[str]:
     for model, requests, files in written:
         last = f" to {files[-1].rpartition('/')[2]}" if len(files) > 1 else ""
         yield f"batch    {model}: {requests:,} requests in {as_typed(Path(files[0]))}{last}"
+
+
+def _paused_lines(paused: Sequence[Paused]) -> Iterator[str]:
+    for pause in paused:
+        when = datetime.fromtimestamp(pause.until).astimezone().isoformat(" ", "minutes")
+        mend = "run again after that, with lower download.limits"
+        yield f"paused   {pause.site} refuses ({pause.reason}) until {when}: its downloads wait; {mend}"
 
 
 def _batch_advice(written: Sequence[Written], batch: Batch) -> str:

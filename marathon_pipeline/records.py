@@ -47,6 +47,7 @@ class Source(Record):
     path: str = ""  # a local file, absolute; of `url` and `path` exactly one is set
     licence: str = ""
     licence_evidence: str = ""
+    opt_out: str = ""  # who asked that it is not used, where and when: it is listed, and never fetched
     split: Split | None = None
     segments: tuple[Span, ...] = ()
     metadata: str = "{}"  # the row's free columns, a JSON object
@@ -323,6 +324,9 @@ class Outcome(Record):
     transient: bool = False
     attempts: int = 1
     seconds: float = 0.0
+    began: float = 0.0  # in `download` of a URL: when it did, in seconds since 1970
+    since: float = 0.0  # in `download` of a URL: the first time that it ended so
+    retry_after: float = 0.0  # for how many seconds the server asked to be left alone
     fingerprint: str
     content: str = ""  # content hash of the rows written
     items: int = Field(default=0, ge=0)

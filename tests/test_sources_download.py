@@ -1,5 +1,6 @@
 import fcntl
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError
@@ -57,9 +58,20 @@ class Handler(SimpleHTTPRequestHandler):
         elif kind == "plain":
             self._part(Path(self.directory, rest).read_bytes(), ranges=False)
         elif kind == "later" and asked(self.path) == 1:
+            self.send_response(503)
+            self.send_header("Retry-After", rest.partition("/")[0])
+            self.end_headers()
+        elif kind == "many":
             self.send_response(429)
             self.send_header("Retry-After", rest.partition("/")[0])
             self.end_headers()
+        elif kind == "optout":
+            self.send_response(200)
+            self.send_header("Content-Type", "video/mp4")
+            self.send_header("X-Robots-Tag", unquote(rest.partition("/")[0]))
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+            self.wfile.write(b"film")
         elif kind == "later":
             self.path = "/" + rest.partition("/")[2]
             super().do_GET()
@@ -212,8 +224,21 @@ def test_a_server_is_asked_no_more_often_than_the_job_says_and_not_waited_for_lo
     settings = settings.model_copy(update={"max_wait_seconds": 2}) if "503" in path else settings
     url = f"{server}/{path}"
     failed = failure(url, tmp_path, settings)
-    assert failed.transient and failed.reason in ("http_429", "http_503")
+    assert failed.transient and failed.reason == "http_503"
     assert asked(quote(f"/{path}", safe="/:,")) == times
+
+
+def test_a_server_that_is_asked_too_much_is_asked_once_and_its_wait_is_told(server, tmp_path):
+    failed = failure(f"{server}/many/900/a.mp4", tmp_path, SETTINGS)
+    assert (failed.reason, failed.transient, failed.retry_after) == ("http_429", True, 900)
+    assert asked("/many/900/a.mp4") == 1
+    assert pickle.loads(pickle.dumps(failed)).retry_after == 900
+
+
+@pytest.mark.parametrize("said", ["noai", "googlebot: nofollow, noai", "NOAI, noimageai"])
+def test_a_video_whose_server_says_that_it_is_not_for_training_is_not_taken(server, tmp_path, said):
+    failed = failure(f"{server}/optout/{quote(said)}/a.mp4", tmp_path, SETTINGS)
+    assert (failed.reason, failed.transient) == ("opted_out", False)
 
 
 @pytest.mark.parametrize("kind", ["page.html", "video.mp4"])

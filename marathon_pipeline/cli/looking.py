@@ -5,18 +5,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from marathon_pipeline.cli.shared import BAD_INPUT, OK, DatasetArgument, JsonOption, out, print_json
-from marathon_pipeline.errors import UserError
+from marathon_pipeline.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from marathon_pipeline.pipeline.status import DatasetStatus
 
 
-def status(dataset: DatasetArgument, as_json: JsonOption = False) -> None:
-    """Where a dataset stands: per stage what is ok, filtered and failed, and why."""
+def status(
+    dataset: DatasetArgument,
+    dead: Annotated[
+        bool, typer.Option("--dead-links", help="Only the addresses that give no video, with dates.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Where a dataset stands: per stage what is ok, filtered and failed, and why; what came of its sources."""
     from marathon_pipeline.job import status_of
 
+    if dead:
+        return _print_dead_links(dataset, as_json)
     found = status_of(dataset)
     if as_json:
         return print_json(found.model_dump())
@@ -32,8 +41,34 @@ def status(dataset: DatasetArgument, as_json: JsonOption = False) -> None:
             f"{stage.speed:.1f} x real time" if stage.speed else "",
         )
     out.print(table)
+    if any(row.failed or row.filtered for row in found.yields):
+        _print_yields(found)
     if found.spent:
         _print_spent(found)
+    return None
+
+
+def _print_yields(found: "DatasetStatus") -> None:
+    table = Table("sources of", "there", "waiting", "filtered", "failed", "yield", box=None, pad_edge=False)
+    for row in found.yields:
+        share = f"{row.share:.1%}" if row.ok or row.failed else ""
+        table.add_row(
+            Text(row.source), str(row.ok), str(row.waiting), _counts(row.filtered), _counts(row.failed), share
+        )
+    out.print()
+    out.print(table)
+
+
+def _print_dead_links(dataset: str, as_json: bool) -> None:
+    from marathon_pipeline.dataset.dataset import Dataset
+    from marathon_pipeline.pipeline.yields import dead_links
+
+    links = dead_links(Dataset(dataset))
+    if as_json:
+        return print_json([link.model_dump() for link in links])
+    for link in links:
+        dates = f"{link.first_seen[:10]} to {link.last_seen[:10]}"
+        out.print(one_line(f"{link.source_id}  {link.reason}  {dates}  {link.url}"), markup=False)
     return None
 
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from marathon_pipeline.cli.shared import BAD_INPUT, OK, err, out
+from marathon_pipeline.cli.shared import BAD_INPUT, OK, SOMETHING_FAILED, err, out
+from marathon_pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from marathon_pipeline.dataset.removals import Removals
@@ -33,6 +34,43 @@ def manifest_check(
         out.print(f"{file}: {len(sources)} sources, {len(problems)} wrong rows", markup=False)
         wrong += len(problems)
     raise typer.Exit(BAD_INPUT if wrong else OK)
+
+
+def manifest_import(
+    collection: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="panda-70m, ego4d, activitynet, youcook2, moviechat-1k or videomarathon."
+        ),
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The collection's own list, as it is released.")],
+    manifest: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="The manifest to write (.jsonl).")],
+    videos: Annotated[
+        Path | None, typer.Option("--videos", metavar="FOLDER", help="Where the collection's own video files lie.")
+    ] = None,
+    segments: Annotated[
+        bool, typer.Option("--segments", help="Use the annotated segments only, not the whole videos.")
+    ] = False,
+    licence: Annotated[str, typer.Option("--licence", help="The licence of all its videos, where you know it.")] = "",
+    evidence: Annotated[str, typer.Option("--licence-evidence", help="With --licence: where it is stated.")] = "",
+) -> None:
+    """Turn a collection's own list of videos into a manifest; exit 1 where some of its entries are wrong."""
+    from marathon_pipeline.sources.importers.convert import ImportOptions, import_manifest
+
+    if bool(licence) != bool(evidence):
+        raise UserError("--licence and --licence-evidence go together: a licence without evidence is none")
+    imported = import_manifest(
+        collection,
+        file,
+        manifest,
+        ImportOptions(videos, segments, licence, evidence),
+        lambda problem: err.print(f"marathon: {problem}", markup=False),
+    )
+    said = [f"{imported.sources:,} sources", f"{imported.rows:,} rows", f"{len(imported.problems):,} wrong entries"]
+    if imported.held_out:
+        said.append(f"{imported.held_out:,} in the split test, because {collection} evaluates on them")
+    out.print(f"{manifest}: {', '.join(said)}", markup=False)
+    raise typer.Exit(SOMETHING_FAILED if imported.problems else OK)
 
 
 def _removals_of(url: str) -> "Removals":

@@ -192,6 +192,7 @@ class Answers:
     probed: int = 0  # clips that were captioned again
     tallies: Counter[str] = field(default_factory=Counter)  # of the rows written
     judge: str = ""
+    began: float = 0.0  # when a site was asked for a download, in seconds since 1970
 
     def lose(self, reason: str, count: int = 1) -> None:
         """Something that was asked for came to no good."""

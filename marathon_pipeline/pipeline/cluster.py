@@ -60,6 +60,15 @@ def ray_started(settings: RunSettings) -> Iterator[None]:
         ray.shutdown()
 
 
+def nodes_by_address() -> dict[str, str]:
+    """The nodes that take work now, by their addresses: one for each address."""
+    import ray
+
+    known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = sorted((node["NodeManagerAddress"], node["NodeID"]) for node in known if node["Alive"])
+    return dict(nodes)
+
+
 @contextmanager
 def _lean() -> Iterator[None]:
     """Ray without what a run on one machine never asks: dashboard, autoscaler, log monitor.

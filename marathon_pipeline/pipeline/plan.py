@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from marathon_pipeline.dataset.ledger import Ledger
 from marathon_pipeline.records import Outcome, QAPair, Record, Source, Video, digest
+from marathon_pipeline.sources.reasons import rule_of
 from marathon_pipeline.stages.stage import Replacement, Stage
 
 NEW, RULES, INPUTS, RETRY, FORCED, REJECTED, GONE = (
@@ -79,7 +80,8 @@ class Planner:
         """The work on the source itself, which tells what videos it holds."""
         work = Work(self.stages[0], source.source_id, source.source_id)
         origin = source.url or source.sha256
-        self._judge(work, "", digest([source.source_id, origin, [span.model_dump() for span in source.segments]]))
+        read = [source.source_id, origin, [span.model_dump() for span in source.segments]]
+        self._judge(work, "", digest([*read, *([source.opt_out] if source.opt_out else [])]))
         return work
 
     def again(self, work: Work) -> Work:
@@ -157,9 +159,14 @@ class Planner:
             return NEW
         if known.fingerprint != wanted:
             return RULES if known.fingerprint.partition("-")[0] != wanted.partition("-")[0] else INPUTS
-        if known.status == "failed" and (known.transient or self._selection.retry_failed in ("", known.reason)):
+        if known.status == "failed" and (known.transient or self._retries(known)):
             return RETRY
         return FORCED if self._selection.force and (known.part or not self._selection.tasks) else ""
+
+    def _retries(self, known: Outcome) -> bool:
+        """Whether a permanent failure is asked for again: what a site says is gone only by its own name."""
+        asked = self._selection.retry_failed
+        return asked == known.reason or (asked == "" and rule_of(known.reason, known.transient) != "never")
 
     def _selects(self, part: str) -> bool:
         return not part or not self._selection.tasks or part in self._selection.tasks

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -22,6 +22,7 @@ from rich.table import Table
 from marathon_pipeline.pipeline.run import Watcher
 from marathon_pipeline.pipeline.stage_list import STAGE_NAMES
 from marathon_pipeline.records import Outcome
+from marathon_pipeline.sources.governor import Paused
 
 _LINE_SECONDS = 30.0  # between lines where there is no terminal: a log of weeks stays readable
 
@@ -72,8 +73,13 @@ class RunProgress(Watcher):
             self._reasons[outcome.stage][outcome.reason] += 1
         self._tell()
 
-    def fetching(self, downloads: int, got: int) -> None:
-        self._fetching = f"{downloads} under way, {got / 1e6:,.1f} MB so far" if downloads else ""
+    def fetching(self, downloads: int, got: int, paused: Sequence[Paused] = ()) -> None:
+        said = [f"{downloads} under way, {got / 1e6:,.1f} MB so far"] if downloads else []
+        for pause in paused:
+            said.append(
+                f"{pause.site} pauses until {time.strftime('%H:%M', time.localtime(pause.until))} ({pause.reason})"
+            )
+        self._fetching = "; ".join(said)
         self._tell()
 
     def _tell(self) -> None:

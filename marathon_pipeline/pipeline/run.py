@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -13,15 +14,20 @@ from marathon_pipeline.annotators.served.settings import Price
 from marathon_pipeline.dataset.dataset import Dataset, original_key
 from marathon_pipeline.dataset.lease import Lease
 from marathon_pipeline.pipeline.cluster import drained_on_signals, ray_started
+from marathon_pipeline.pipeline.downloads import Downloads
+from marathon_pipeline.pipeline.fetches import Entry
 from marathon_pipeline.pipeline.plan import Planner, Selection, Work
 from marathon_pipeline.pipeline.purge import begin, holds_removed
 from marathon_pipeline.pipeline.settings import RunSettings
 from marathon_pipeline.pipeline.spending import Budget, Spending, reached
 from marathon_pipeline.pipeline.work import Caller, Order, carry_out
 from marathon_pipeline.records import Outcome, Source, digest
+from marathon_pipeline.sources.governor import Paused
+from marathon_pipeline.sources.settings import LimitSettings
 from marathon_pipeline.stages.stage import Stage, is_served, uses_gpu
 
 _FLUSH_SECONDS = 1.0
+_STEP_SECONDS = 0.5
 _LIVES = 2  # a video that kills two workers or decoders is a failure, not an endless retry
 _WEIGH_SECONDS = 60.0
 _KILLED = ("worker_died", "decoder_killed")  # by somebody else, such as the out-of-memory killer: tried once more
@@ -35,6 +41,7 @@ class RunResult:
     unfinished: bool = False  # some work waits for answers that are not to be had in this run
     full: bool = False  # what lies on the disk has reached the limit, and nothing in this run deletes any of it
     written: list[Written] = field(default_factory=list)  # requests that it wrote instead of sending them
+    paused: list[Paused] = field(default_factory=list)  # sites that refuse, and whose downloads wait for a later run
 
 
 class Watcher:
@@ -49,8 +56,8 @@ class Watcher:
     def finished(self) -> None:
         """A video has come to its end."""
 
-    def fetching(self, downloads: int, got: int) -> None:
-        """So many downloads are under way, which have got so many bytes by now."""
+    def fetching(self, downloads: int, got: int, paused: Sequence[Paused] = ()) -> None:
+        """So many downloads are under way, which have got so many bytes by now; these sites are not asked."""
 
 
 def run(
@@ -63,12 +70,13 @@ def run(
     watcher: Watcher | None = None,
     budget: Budget | None = None,
     prices: Mapping[str, Price] | None = None,
+    limits: LimitSettings | None = None,
 ) -> RunResult:
     """Bring every selected video as far as the selection says. The lease is held by the caller.
 
     A first SIGINT or SIGTERM lets what is in flight end and be recorded; a second one drops it.
     """
-    loop = _Loop(dataset, stages, sources, settings, selection, lease, watcher or Watcher())
+    loop = _Loop(dataset, stages, sources, settings, selection, lease, watcher or Watcher(), limits or LimitSettings())
     loop.keep_to(budget or Budget(), prices or {})
     loop.fill()
     loop.check_annotators()
@@ -95,14 +103,15 @@ class _Loop:
         selection: Selection,
         lease: Lease,
         watcher: Watcher,
+        limits: LimitSettings,
     ) -> None:
         self.dataset, self.sources, self.settings, self.selection = dataset, sources, settings, selection
         self.lease, self.watcher = lease, watcher
         self.planner = Planner(stages, dataset.ledger, selection)
         self.rank = {stage.name: index for index, stage in enumerate(stages)}
-        self.ready: list[tuple[int, float, str, Work]] = []
-        self.served: list[tuple[int, float, str, Work]] = []  # what only waits for servers
-        self.fetches: list[tuple[int, float, str, Work]] = []  # downloads, which need room on the disk
+        self.ready: list[Entry] = []
+        self.served: list[Entry] = []  # what only waits for servers
+        self.downloads = Downloads(dataset, sources, limits)  # those from the network, which need leave and room
         self.in_flight: dict[Any, tuple[Work, int]] = {}
         self.result = RunResult()
         self.stop = threading.Event()
@@ -117,8 +126,8 @@ class _Loop:
     def waiting(self) -> bool:
         return any(self.queues())
 
-    def queues(self) -> tuple[list[tuple[int, float, str, Work]], ...]:
-        return self.ready, self.served, self.fetches
+    def queues(self) -> tuple[list[Entry], ...]:
+        return self.ready, self.served, *self.downloads.queues()
 
     def keep_to(self, budget: Budget, prices: Mapping[str, Price]) -> None:
         self.budget = budget
@@ -165,9 +174,11 @@ class _Loop:
         """Oldest commitments first: the later stage, then the longer video."""
         known = self.dataset.ledger.get("segment", work.owner)
         seconds = known.video_seconds if known else 0.0
-        fetch = work.stage.name == "download" and self.sources[work.source_id].url
-        queue = self.fetches if fetch else self.served if is_served(work.stage) else self.ready
-        heapq.heappush(queue, (-self.rank[work.stage.name], -seconds, work.owner, work))
+        entry = -self.rank[work.stage.name], -seconds, work.owner, work
+        if self.downloads.takes(work):
+            self.downloads.push(entry)
+        else:
+            heapq.heappush(self.served if is_served(work.stage) else self.ready, entry)
 
     def pick(self) -> Work | None:
         """What to begin next, if anything can."""
@@ -175,13 +186,13 @@ class _Loop:
             return None
         waiting = sum(is_served(work.stage) for work, _ in self.in_flight.values())
         if self.served and waiting < self.settings.served_at_once * self.settings.callers:
-            return heapq.heappop(self.served)[3]
+            return _work(heapq.heappop(self.served))
         # One more than there are workers: the next order is there before a worker comes back for it.
         if len(self.in_flight) - waiting > self.settings.workers:
             return None
         if self.ready:
-            return heapq.heappop(self.ready)[3]
-        return heapq.heappop(self.fetches)[3] if self.fetches and self.has_room() else None
+            return _work(heapq.heappop(self.ready))
+        return self.downloads.next() if self.downloads.wakes() == 0 and self.has_room() else None
 
     def has_room(self) -> bool:
         """Whether one more download may begin. Those under way may still carry the disk above the limit."""
@@ -241,7 +252,10 @@ class _Loop:
                 rounds=work.rounds,
                 replace=work.replace,
             )
-            if is_served(work.stage):
+            if self.downloads.takes(work) and (node := self.downloads.node_of(work)):
+                where = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+                reference = remote.options(scheduling_strategy=where).remote(handles[work.stage.name], dataset, order)
+            elif is_served(work.stage):
                 caller = callers[int(digest(work.owner)[:8], 16) % len(callers)]
                 reference = caller.carry_out.remote(work.stage.name, order)
             else:
@@ -249,17 +263,24 @@ class _Loop:
                 reference = task.remote(handles[work.stage.name], dataset, order)
             self.in_flight[reference] = work, lives
 
+        self.downloads.recall()
         while self.in_flight or (self.waiting and not self.stop.is_set()):
             while picked := self.pick():
-                submit(picked, _LIVES)
+                submit(picked, _LIVES - self.downloads.lost_by(picked))
             if self.stop.is_set() and not told:
                 told = True
                 for caller in callers:
                     caller.stop.remote()
-            if not self.in_flight:
+            wakes = self.downloads.wakes()
+            if not self.in_flight and (wakes == math.inf or self.stop.is_set() or self.result.full):
                 break
             self.tell_fetching()
-            done, _ = ray.wait(list(self.in_flight), timeout=0.5)
+            longest = min(_STEP_SECONDS, wakes or _STEP_SECONDS)
+            if self.in_flight:
+                done, _ = ray.wait(list(self.in_flight), timeout=longest)
+            else:  # every download that is left has to wait
+                self.stop.wait(longest)
+                done = []
             for reference in done:
                 work, lives = self.in_flight.pop(reference)
                 try:
@@ -267,7 +288,12 @@ class _Loop:
                 except ray.exceptions.RayError as error:
                     outcomes = _died(work, error)
                 killed = any(o.reason in _KILLED for o in outcomes) and work.source_id not in self.gone
-                if killed and self.stop.is_set():  # by what stopped the run, perhaps: the next run does it
+                if self.downloads.takes(work):
+                    again = killed and (lives > 1 or self.stop.is_set())
+                    last = work.source_id in self.gone or any(outcome.reason in _KILLED for outcome in outcomes)
+                    if not self.downloads.goes_on(work, None if again else outcomes[0], last=last):
+                        self.commit(work, [self.downloads.dated(outcome) for outcome in outcomes])
+                elif killed and self.stop.is_set():  # by what stopped the run, perhaps: the next run does it
                     self.push(work)
                 elif killed and lives > 1:
                     submit(work, lives - 1)
@@ -275,6 +301,8 @@ class _Loop:
                     self.commit(work, outcomes)
             self.flush(always=False)
         self.flush(always=True)
+        self.downloads.remember()
+        self.result.paused = [*self.downloads.paused()] if any(self.downloads.queues()) else []
         for caller in callers:
             self.result.written += _closed(caller)
         self.watcher.fetching(0, 0)
@@ -298,10 +326,8 @@ class _Loop:
         return [work for work in works if self.sources[work.source_id].url]
 
     def tell_fetching(self) -> None:
-        if downloads := len(self.fetching()):
-            self.watcher.fetching(downloads, self.dataset.storage.partial_bytes())
-        else:
-            self.watcher.fetching(0, 0)
+        downloads, paused = len(self.fetching()), self.downloads.paused()
+        self.watcher.fetching(downloads, self.dataset.storage.partial_bytes() if downloads else 0, paused)
 
     def commit(self, work: Work, outcomes: list[Outcome]) -> None:
         if work.stage.name == "download":  # what was purged while it was fetched is never put on record
@@ -385,6 +411,11 @@ class _Loop:
             self.dataset.ledger.flush()
             self.check_budget()
             self.flushed = time.monotonic()
+
+
+def _work(entry: Entry) -> Work:
+    work: Work = entry[3]
+    return work
 
 
 def _carry_out(stage: Stage, dataset: Dataset, order: Order) -> list[Outcome]:

@@ -8,6 +8,7 @@ from marathon_pipeline.annotators.served.settings import Price
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.pipeline.spending import Budget, Spending, Spent
 from marathon_pipeline.pipeline.stage_list import STAGE_NAMES
+from marathon_pipeline.pipeline.yields import Yield, yields
 
 
 class StageStatus(BaseModel):
@@ -42,6 +43,7 @@ class DatasetStatus(BaseModel):
     left: dict[str, float]  # of the limits that the job sets
     per_thousand_qa: dict[str, float]  # of those without a problem; what gates reject besides counts here
     per_video_hour: dict[str, float]
+    yields: list[Yield] = []  # by collection
 
 
 def dataset_status(dataset: Dataset, budget: Budget, prices: Mapping[str, Price]) -> DatasetStatus:
@@ -59,6 +61,7 @@ def dataset_status(dataset: Dataset, budget: Budget, prices: Mapping[str, Price]
         left={name: limit - totals[name] for name, limit in budget if limit is not None},
         per_thousand_qa=_per(totals, accepted / 1000),
         per_video_hour=_per(totals, hours),
+        yields=yields(dataset),
     )
 
 

@@ -119,6 +119,7 @@ async def _run_part(
             "judge": answers.judge,
             "probed": answers.probed,
             "usage": journal.usage(part),
+            "began": round(answers.began, 3),
         }
     )
     if failure is not None:
@@ -144,6 +145,7 @@ def _outcome(stage: Stage, order: Order, part: str, seconds: float, error: Faile
         message="" if error is None else error.message,
         transient=isinstance(error, Failed) and error.transient,
         attempts=order.attempts.get(part, 0) + 1,
+        retry_after=error.retry_after if isinstance(error, Failed) else 0.0,
         seconds=round(seconds, 3),
         fingerprint=order.wanted[part],
         rounds=order.rounds.get(part, (0, 0)),

@@ -106,10 +106,17 @@ def planned_parts(dataset: Dataset, placed: Sequence[Placed], rules: ReleaseRule
     parts["captions"] = digest([FORMAT_VERSION, captions, [[rule.model, rule.captions] for rule in licences.models]])
     templates = {name: template.rendered_rules() for name, template in taxonomy.captions.items()}
     card = [FORMAT_VERSION, settings.model_dump(), templates, licences.model_dump()]
+    if opted := opted_out(dataset):
+        card.append({"opted_out": opted})
     parts["card"] = digest([*card, *([frozen] if frozen else ())])
     if shown_media := with_media(placed, settings):
         parts["media"] = digest([FORMAT_VERSION, media_fingerprints(dataset, shown_media, settings)])
     return parts
+
+
+def opted_out(dataset: Dataset) -> int:
+    """How many sources are left out because somebody said that they are not to be used."""
+    return sum(outcome.reason == "opted_out" for outcome in dataset.ledger.of_stage("download"))
 
 
 def releasable(placed: Iterable[Placed]) -> list[Placed]:

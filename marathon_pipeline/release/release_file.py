@@ -110,6 +110,7 @@ class Release(_Part):
     captions: CaptionSummary
     approval: Approval = Approval()
     licences: LicenceSummary = LicenceSummary()
+    opted_out: int = 0  # sources that are not in it because somebody said that they are not to be used
     reissue: Reissue | None = None
     templates: dict[str, JsonValue]  # `tasks` by id, `rules`, `captions` by name
     settings: dict[str, JsonValue]

@@ -18,7 +18,7 @@ from marathon_pipeline.release.croissant import describe
 from marathon_pipeline.release.files import Folder, intact
 from marathon_pipeline.release.media import write_media
 from marathon_pipeline.release.parts import CaptionWriter, QAWriter, VideoWriter
-from marathon_pipeline.release.plan import Placed, place, planned_parts, releasable, with_media
+from marathon_pipeline.release.plan import Placed, opted_out, place, planned_parts, releasable, with_media
 from marathon_pipeline.release.release_file import (
     FILE_NAME,
     ROOT,
@@ -150,6 +150,7 @@ class _Writer:
             captions=captions,
             approval=approval,
             licences=summary_of(self._rules.licences, applied(self._rules.licences, described), annotators),
+            opted_out=opted_out(self._dataset),
             templates=_templates(self._rules.taxonomy, tasks),
             settings={
                 "content": content,

@@ -13,6 +13,11 @@ from marathon_pipeline.sources.identity import SourceError, content_of, is_in_st
 from marathon_pipeline.sources.settings import DownloadSettings, Progress
 
 
+def get_ready() -> None:
+    """Do what takes a second before the first download of a process: who paces them counts from their beginnings."""
+    import marathon_pipeline.sources.ytdlp  # noqa: F401
+
+
 def fetch(source: Source, folder: Path, settings: DownloadSettings, progress: Progress | None = None) -> Path:
     """A local file with the source's video: its own path, or `folder/<source_id>.<ext>`, which appears only when whole.
 

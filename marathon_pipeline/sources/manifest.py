@@ -10,7 +10,7 @@ from marathon_pipeline.sources.formats import Cells, rows_of
 from marathon_pipeline.sources.identity import SourceError, is_in_store
 from marathon_pipeline.sources.row import row_of
 
-_SAME_IN_ALL_ROWS = ("url", "path", "data_source", "licence", "licence_evidence", "split", "metadata")
+_SAME_IN_ALL_ROWS = ("url", "path", "data_source", "licence", "licence_evidence", "opt_out", "split", "metadata")
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ class ManifestRow(BaseModel):
     )
     licence: str = Field("", validation_alias=AliasChoices("licence", "license"), description="Such as CC-BY-4.0.")
     licence_evidence: str = Field("", description="Where the licence is stated: a URL or a sentence.")
+    opt_out: str = Field("", description="Who asked that it is not used, where and when: it is never fetched.")
     split: Split | None = Field(None, description="Overrides the split that the source would be given.")
     start: float | None = Field(None, ge=0, description="Start of a known segment, in seconds of the source.")
     end: float | None = Field(None, gt=0, description="End of a known segment, in seconds of the source.")
@@ -91,6 +92,7 @@ class ManifestRow(BaseModel):
             "data_source": self.data_source,
             "licence": self.licence,
             "licence_evidence": self.licence_evidence,
+            "opt_out": self.opt_out,
             "split": self.split,
             "segments": () if self.start is None or self.end is None else (Span(start=self.start, end=self.end),),
             "metadata": self._metadata(),

@@ -32,6 +32,7 @@ from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.sources.settings import DownloadSettings, Progress
 from marathon_pipeline.sources.validators import Validators
 
+_TOO_MANY = 429
 _TRANSIENT_STATUS = frozenset({408, 425, 429})
 _MAX_PAGE_BYTES = 64 * 2**20
 
@@ -86,15 +87,18 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
             try:
                 response = super().urlopen(request)
             except HTTPError as error:
-                if not _for_now(error.status):
+                if not _for_now(error.status) or error.status == _TOO_MANY:  # who paces the downloads has to hear of it
                     raise
                 refused.append(error)
-                wait = _wait(error, len(refused))
+                said = _said(error)
+                wait = 2.0 ** (len(refused) - 1) if said is None else said
                 if wait > self._settings.max_wait_seconds:
                     refused += [error] * self._settings.retries
                 elif len(refused) <= self._settings.retries:
                     time.sleep(wait)
             else:
+                if _opted_out(response.headers.get("X-Robots-Tag", "")):
+                    raise Failed("opted_out", "the server says that it is not for training (X-Robots-Tag: noai)")
                 self._validators.keep(request, response)
                 return _with_small_pages(response)
 
@@ -177,18 +181,23 @@ def _with_small_pages(response: Response) -> Response:
     return response
 
 
+def _opted_out(robots: str) -> bool:
+    """Whether a page's or a file's X-Robots-Tag asks that no model is trained on it, as img2dataset reads it."""
+    return any(each.rpartition(":")[2].strip().lower() in ("noai", "noimageai") for each in robots.split(","))
+
+
 def _for_now(status: int) -> bool:
     return status in _TRANSIENT_STATUS or status >= 500
 
 
-def _wait(error: HTTPError, times: int) -> float:
-    """How long a server asks to be left alone, in seconds; 1, 2, 4... where it does not say (RFC 9110, 10.2.3)."""
-    said = error.response.headers.get("Retry-After", "")
+def _said(error: HTTPError) -> float | None:
+    """How long a server asks to be left alone, in seconds (RFC 9110, 10.2.3); None where it does not say."""
+    said = error.response.headers.get("Retry-After", "") if error.response else ""
     if said.isdecimal():
         return float(said[:9])
     with contextlib.suppress(ValueError, TypeError):  # a date, or nonsense
         return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    return float(2 ** (times - 1))
+    return None
 
 
 def _options(folder: Path, settings: DownloadSettings) -> dict[str, Any]:
@@ -237,7 +246,8 @@ def failure_of(error: BaseException) -> Failed:
             case Failed():
                 return cause
             case HTTPError():
-                return Failed(f"http_{cause.status}", message, transient=_for_now(cause.status))
+                wait = _said(cause) or 0.0
+                return Failed(f"http_{cause.status}", message, transient=_for_now(cause.status), retry_after=wait)
             case GeoRestrictedError():
                 return Failed("geo_blocked", message)
             case UserNotLive():

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from marathon_pipeline.dataset.dataset import media_key
 from marathon_pipeline.dataset.storage import Storage
-from marathon_pipeline.errors import Failed
+from marathon_pipeline.errors import Failed, Filtered
 from marathon_pipeline.media.probe import probe
 from marathon_pipeline.media.settings import DecodeSettings
 from marathon_pipeline.records import Source, Span, Video
-from marathon_pipeline.sources.download import fetch
+from marathon_pipeline.sources.download import fetch, get_ready
 from marathon_pipeline.sources.settings import DownloadSettings
 from marathon_pipeline.stages.stage import Given
 
@@ -41,6 +42,11 @@ class Download:
 
     async def run(self, given: Given, part: str) -> list[Video]:
         source = given.one(Source)
+        if source.opt_out:
+            raise Filtered("opted_out", source.opt_out)
+        if source.url:
+            get_ready()
+            given.answers.began = time.time()
         path = fetch(source, self._storage.partial(), self._fetch)
         try:
             header = probe(path, self._decode)
