@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from marathon_pipeline.records import LETTERS, Colour, Span, Split, digest
+from marathon_pipeline.records import LETTERS, Colour, Format, Span, Split, digest
 from marathon_pipeline.synthetic.render import VIVID, rgb
 
 PATTERNS = ("plain", "striped", "barred", "chequered")
@@ -32,6 +32,7 @@ class CardSettings(BaseModel):
     seed: int = 0
     height: int = Field(180, ge=90, multiple_of=90)
     split: Split = "test"
+    formats: tuple[Format, ...] = ("open", "choice")  # each card is asked for in
 
     @model_validator(mode="after")
     def _can_be_shown(self) -> "CardSettings":

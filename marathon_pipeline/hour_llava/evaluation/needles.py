@@ -19,7 +19,6 @@ from marathon_pipeline.records import (
     Binding,
     ClipCaption,
     Event,
-    Format,
     Outcome,
     QAPair,
     Record,
@@ -47,7 +46,7 @@ def write_needles(
 ) -> Path:
     """The folder of a release of needle videos; its dataset is `folder`. What is there already is not made again.
 
-    Each card is asked for twice, open and as a choice of four. told: how many videos are done, and of how many.
+    Each card is asked for in each of the formats: open, and as a choice of four. told: how many videos are done, and of how many.
     Raises UserError where the folder holds another set.
     """
     dataset = Dataset(str(folder), create=True)
@@ -125,8 +124,8 @@ def _pairs(settings: CardSettings, video_id: str, minutes: float, seed: int) -> 
     topic = load_taxonomy().tasks[TASK].topic
     for card in cards_of(settings, minutes, seed):
         options, letter = options_of(card, seed)
-        forms: tuple[tuple[Format, tuple[str, ...], str], ...] = (("open", (), ""), ("choice", options, letter))
-        for form, choices, own in forms:
+        for form in settings.formats:
+            choices, own = (options, letter) if form == "choice" else ((), "")
             yield QAPair(
                 qa_id=QAPair.id_of(video_id, TASK, form, card.question, choices, card.colour),
                 video_id=video_id,
@@ -176,9 +175,7 @@ def _rendered(settings: CardSettings, minutes: float, seed: int, scratch: str | 
         return path.read_bytes()
 
 
-def _frames(
-    settings: CardSettings, minutes: float, seed: int, width: int, height: int
-) -> Iterator[NDArray[np.uint8]]:
+def _frames(settings: CardSettings, minutes: float, seed: int, width: int, height: int) -> Iterator[NDArray[np.uint8]]:
     script = write_script(seed, minutes, settings.height, 5).model_copy(update={"fps": 1})
     cards = cards_of(settings, minutes, seed)
     shown = {
