@@ -92,7 +92,7 @@ class Answerer:
         cache = read.past_key_values
         cache.batch_repeat_interleave(len(answers))
         padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(own[:-1]) for own in tokens], batch_first=True)
-        later = self.model(input_ids=padded.to(device), past_key_values=cache, use_cache=True).logits
+        later = self.model(input_ids=padded.to(device), cache=cache, use_cache=True).logits
         later = later.float().log_softmax(-1)
         return [
             float(first[own[0]]) + sum(float(row[place, token]) for place, token in enumerate(own[1:]))

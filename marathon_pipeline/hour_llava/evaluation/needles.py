@@ -46,8 +46,7 @@ def write_needles(
 ) -> Path:
     """The folder of a release of needle videos; its dataset is `folder`. What is there already is not made again.
 
-    Each card is asked for in each of the formats: open, and as a choice of four. told: how many videos are done, and of how many.
-    Raises UserError where the folder holds another set.
+    told: how many videos are done, and of how many. Raises UserError where the folder holds another set.
     """
     dataset = Dataset(str(folder), create=True)
     videos = [(settings, *each) for settings in sets for each in numbered(settings)]

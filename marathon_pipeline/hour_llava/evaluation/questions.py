@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.hour_llava.data.loader import Loader
@@ -33,8 +33,7 @@ class Question:
     at: float | None  # where its evidence begins, as a share of the video; None where that is in several places
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """A video and all that is asked about it."""
 
     video: Example

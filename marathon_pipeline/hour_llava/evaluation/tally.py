@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from math import sqrt
 from typing import Any
 
@@ -71,11 +72,8 @@ def lengths_of(minutes: Sequence[float]) -> list[str]:
     ends = [f"{end:g}" for end in minutes]
     if not ends:
         return ["all"]
-    return [
-        f"up to {ends[0]} min",
-        *(f"{a} to {b} min" for a, b in zip(ends, ends[1:], strict=False)),
-        f"over {ends[-1]} min",
-    ]
+    between = [f"{a} to {b} min" for a, b in pairwise(ends)]
+    return [f"up to {ends[0]} min", *between, f"over {ends[-1]} min"]
 
 
 def accuracies(
