@@ -23,8 +23,10 @@ from marathon_pipeline.hour_llava.modeling import HourLlavaForConditionalGenerat
 from marathon_pipeline.hour_llava.processing import END, HourLlavaProcessor
 from marathon_pipeline.records import LETTERS
 
-_LETTER = re.compile(
-    r"^[\s(\[*\"']*(?:the )?(?:best |correct |right )?(?:answer|option)?(?: is)?[\s:(*]*([A-D])(?![A-Za-z'])", re.I
+_LETTER = re.compile(  # what follows `A` has to say that it is no article
+    r"^[\s(\[*\"']*(?:the )?(?:best |correct |right )?(?:answer|option)?(?: is)?[\s:(*]*"
+    r"(?:([A-D])(?=$|[).:,;\]*\n\"'-])|([B-D])(?=\s))",
+    re.I,
 )
 
 
@@ -112,14 +114,13 @@ class Answerer:
 
 
 def letter_of(said: str, options: Sequence[str]) -> str:
-    """The option that a generated answer names: a letter at its beginning, else the one option whose text it holds."""
-    if (found := _LETTER.match(said)) and found[1].upper() in LETTERS[: len(options)]:
-        return found[1].upper()
+    """The option that a generated answer is, whose letter it begins with, or that it alone names; else empty."""
     whole = [option.strip().casefold().rstrip(".") for option in options]
     text = said.strip().casefold().rstrip(".")
     if text in whole:
         return LETTERS[whole.index(text)]
-    held = [
-        letter for letter, option in zip(LETTERS, whole, strict=False) if re.search(rf"\b{re.escape(option)}\b", text)
-    ]
+    if (found := _LETTER.match(said.strip())) and (letter := (found[1] or found[2]).upper()) in LETTERS[: len(options)]:
+        return letter
+    named = [re.search(rf"\b{re.escape(option)}\b", text) for option in whole]
+    held = [letter for letter, name in zip(LETTERS, named, strict=False) if name]
     return held[0] if len(held) == 1 else ""

@@ -125,7 +125,9 @@ def sampled(path: str, side: int, least: int) -> Iterator[Tensor]:
     picture = ffmpeg.input(path, protocol_whitelist="file,pipe", threads=1).video.filter("fps", fps=f"{rate:.6f}")
     output = picture.filter("scale", side, side, flags="bicubic").output("pipe:", format="rawvideo", pix_fmt="rgb24")
     size = side * side * 3
-    with output.global_args("-loglevel", "error", "-nostdin").run_async(cmd=ffmpeg_binary(), pipe_stdout=True) as decoder:
+    with output.global_args("-loglevel", "error", "-nostdin").run_async(
+        cmd=ffmpeg_binary(), pipe_stdout=True
+    ) as decoder:
         while data := decoder.stdout.read(size * _AT_ONCE):
             whole = np.frombuffer(data, np.uint8, count=len(data) // size * size)
             yield torch.from_numpy(whole.copy()).view(-1, side, side, 3).permute(0, 3, 1, 2)
