@@ -299,15 +299,13 @@ def test_a_wrong_setting_is_one_line(tmp_path: Path, text: str, said: str) -> No
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_model_or_a_release_that_is_not_there_is_one_line_and_exit_2(
-    tmp_path: Path, model: Path, release: Path, marathon: Command
-) -> None:
-    path = tmp_path / "job.yaml"
-    path.write_text(f"out: {tmp_path}/out\nmodel: {tmp_path}/none\nreleases: [{release}]\n")
-    assert len(marathon("evaluate", path, code=2).splitlines()) == 1
-    assert "no release there" in marathon(
-        "evaluate", path, "--set", f"model={model}", "--set", f"releases=['{tmp_path}/none']", code=2
-    )
+def test_a_model_or_a_release_that_is_not_there_is_said_in_one_line(tmp_path: Path, model: Path, release: Path) -> None:
+    with pytest.raises(UserError, match=r"model: no model in .*none; give the folder"):
+        evaluate(job(tmp_path / "out", tmp_path / "none", release))
+    with pytest.raises(UserError, match="no release there"):
+        evaluate(job(tmp_path / "out", model, tmp_path / "none"))
+    with pytest.raises(UserError, match="no QA of the split test"):
+        evaluate(job(tmp_path / "out", model, release, split="test"))
 
 
 def test_the_page_lists_every_setting_and_the_shipped_job_is_right() -> None:

@@ -15,7 +15,7 @@ def evaluate(job: JobArgument, set: SetOption = None) -> None:
     from marathon_pipeline.hour_llava.evaluation.settings import load_evaluate_job
 
     config = load_evaluate_job(job, set or [])
-    with Progress(console=err, transient=True) as progress:
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         bars = {what: progress.add_task(what, total=None, visible=False) for what in _PARTS}
 
         def told(what: str, done: int, of: int) -> None:

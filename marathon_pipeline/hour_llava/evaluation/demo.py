@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
+from transformers.utils import logging
 
 from marathon_pipeline.dataset.dataset import media_key
 from marathon_pipeline.dataset.storage import Storage
@@ -37,6 +38,7 @@ from marathon_pipeline.hour_llava.extraction import extracted
 from marathon_pipeline.hour_llava.features import Cached, FeatureSettings, read_features, write_features
 from marathon_pipeline.hour_llava.tiny import tiny_tokenizer
 from marathon_pipeline.hour_llava.training.folder import claim, is_done, model_of
+from marathon_pipeline.hour_llava.training.log import read_log
 from marathon_pipeline.hour_llava.training.settings import TrainJob
 from marathon_pipeline.hour_llava.training.worker import train_one
 
@@ -73,6 +75,7 @@ def main(arguments: Sequence[str]) -> None:
 def run(told: argparse.Namespace) -> dict[str, Any]:
     """Returns what the report says."""
     began = time.monotonic()
+    _quiet()
     common: dict[str, Any] = {"minutes": (FRAMES / 60,), "height": 90, "cards": told.cards}
     learned = CardSettings(
         **common, videos=told.videos, seed=1, seconds=(1, 40 // told.cards), split="train", formats=("open",)
@@ -139,16 +142,15 @@ def _cache(out: Path, videos: Sequence[str]) -> None:
 
 
 def _one(out: Path, release: Path, variant: str, seed: int, steps: int, batch: int) -> tuple[Report, float]:
-    """Train and ask one model, and how many seconds training took (0: it was there)."""
+    """Train and ask one model, and how many seconds training took."""
     torch.set_num_threads(1)
+    _quiet()
     job = train_job(out, release, variant, seed, steps, batch)
     stage = job.stages[0]
-    seconds = 0.0
     if not is_done(job, stage):
         claim(job, stage)
-        began = time.monotonic()
         train_one(job, stage, torch.device("cpu"), out / "stop")
-        seconds = time.monotonic() - began
+    seconds = sum(step.seconds for step, _ in read_log(job.folder(stage)))
     asked = EvaluateJob(
         out=str(Path(job.out) / "evaluation"),
         model=str(model_of(job, stage)),
@@ -281,6 +283,11 @@ def _draw(path: Path, results: dict[str, Any], chance: float) -> None:
     figure.savefig(partial, dpi=150, format="png")
     pyplot.close(figure)
     partial.replace(path)
+
+
+def _quiet() -> None:
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def _counted(what: str) -> Any:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from pydantic import ValidationError
+from transformers.utils.logging import disable_progress_bar
 
 from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.hour_llava.evaluation.answering import Answerer
@@ -17,7 +18,8 @@ from marathon_pipeline.hour_llava.evaluation.questions import Questions
 from marathon_pipeline.hour_llava.evaluation.report import Report, write_reports
 from marathon_pipeline.hour_llava.evaluation.settings import EvaluateJob, How, needles_of
 from marathon_pipeline.hour_llava.evaluation.tally import Answer, accuracies, chance, lengths_of
-from marathon_pipeline.hour_llava.training.build import load
+from marathon_pipeline.hour_llava.processing import HourLlavaProcessor
+from marathon_pipeline.hour_llava.training.build import Model, load
 from marathon_pipeline.records import digest
 
 Told = Callable[[str, int, int], object]  # what is under way, how much of it is done, and of how much
@@ -35,7 +37,7 @@ def evaluate(job: EvaluateJob, told: Told = lambda what, done, of: None) -> list
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"out: {job.out} cannot be made ({error.strerror}); give a folder") from None
-    model, processor = load(job.model)
+    model, processor = _loaded(job.model)
     gpu = torch.cuda.is_available() if job.gpu is None else job.gpu
     if gpu and not torch.cuda.is_available():
         raise UserError("gpu: none is found here; leave the setting out, or say `false`")
@@ -45,6 +47,14 @@ def evaluate(job: EvaluateJob, told: Told = lambda what, done, of: None) -> list
         reports = [_report(job, own, answerer, out, told) for own in _sets(job, processor.image_side, told)]
     write_reports(out, job.model, reports)
     return reports
+
+
+def _loaded(name: str) -> tuple[Model, HourLlavaProcessor]:
+    is_path = Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1  # no name of the Hub
+    if is_path and not (Path(name) / "config.json").is_file():
+        raise UserError(f"model: no model in {name}; give the folder of a trained one, such as out/train/s3/model")
+    disable_progress_bar()
+    return load(name)
 
 
 def _sets(job: EvaluateJob, side: int, told: Told) -> Iterator[_Set]:

@@ -3,6 +3,7 @@
 Only lmms-eval imports this module: it finds it by the entry point `lmms_eval.models` of this package.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class HourLlava(lmms):  # type: ignore[misc]
         self._last: tuple[str, Tensor] | None = None  # several questions in a row are about one video
 
     def _place(self, device: str | None) -> None:
-        if torch.distributed.is_available() and int(_environment("WORLD_SIZE")) > 1:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # under `accelerate launch`
             from accelerate import Accelerator
 
             self.accelerator = Accelerator()  # by it the evaluator collects the processes' answers
@@ -134,9 +135,3 @@ def sampled(path: str, side: int, least: int) -> Iterator[Tensor]:
         decoder.wait()
     if decoder.returncode:
         raise ValueError(f"{path}: ffmpeg cannot read it to its end")
-
-
-def _environment(name: str) -> str:
-    import os
-
-    return os.environ.get(name, "1")
