@@ -2,10 +2,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
 
-.PHONY: run test test-slow test-vllm coverage check truth planted confusion real-facts fuzz chaos bench clean
+.PHONY: run train-demo test test-slow test-vllm coverage check truth planted confusion real-facts fuzz chaos bench clean
 
 run: .venv/installed  ## build the demo dataset, its release and its report
 	$(BIN)/marathon run jobs/demo.yaml
+
+train-demo: .venv/installed-dev  ## small models from scratch: with a memory, without it, of sampled frames (DEMO='--seeds 1')
+	OMP_NUM_THREADS=1 $(BIN)/python -m marathon_pipeline.hour_llava.evaluation.demo out/train-demo $(DEMO)
 
 test: .venv/installed-dev  ## run the tests
 	$(BIN)/pytest -n 4
