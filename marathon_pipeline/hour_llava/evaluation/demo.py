@@ -215,7 +215,7 @@ def _write(
     told: argparse.Namespace, found: dict[tuple[str, int], tuple[Report, float]], prepared: float, seconds: float
 ) -> dict[str, Any]:
     chance = next(iter(found.values()))[0].chance
-    results = {}
+    results: dict[str, dict[str, Any]] = {}
     for variant in VARIANTS:
         own = [found[variant, seed][0] for seed in range(told.seeds)]
         seen = [next(each for each in report.accuracies if not each.blind) for report in own]
@@ -241,14 +241,14 @@ def _write(
     rows = []
     for variant, result in results.items():
         shares = [Share.model_validate(each) for each in result["seeds"]]
-        pooled, blind = (Share.model_validate(result[each]) for each in ("all", "blind"))
+        pooled, without = (Share.model_validate(result[each]) for each in ("all", "blind"))
         rows.append(
             [
                 variant,
                 *(f"{100 * share.accuracy:.1f}" for share in shares),
                 percent(pooled),
                 f"{100 * result['ceiling']:.1f}",
-                percent(blind),
+                percent(without),
             ]
         )
     head = ["model", *(f"seed {seed}" for seed in range(told.seeds)), "all seeds", "knowable", "blind"]
