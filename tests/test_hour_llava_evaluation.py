@@ -304,7 +304,7 @@ def test_a_model_or_a_release_that_is_not_there_is_said_in_one_line(tmp_path: Pa
         evaluate(job(tmp_path / "out", tmp_path / "none", release))
     with pytest.raises(UserError, match="no release there"):
         evaluate(job(tmp_path / "out", model, tmp_path / "none"))
-    with pytest.raises(UserError, match="no QA of the split test"):
+    with pytest.raises(UserError, match="of the split test"):
         evaluate(job(tmp_path / "out", model, release, split="test"))
 
 

@@ -59,6 +59,7 @@ class Answerer:
         scores = self._likelihoods(prompt, answers)
         return LETTERS[scores.index(max(scores))]
 
+    @torch.no_grad()
     def loglikelihood(self, example: Example, answer: str) -> tuple[float, bool]:
         """Of an answer to the last question of an example, and whether it is the one that greedy decoding gives."""
         prompt = self._prompt(example, blind=False)
@@ -85,13 +86,14 @@ class Answerer:
         ids = tokenizer(answer, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [*ids, int(tokenizer.convert_tokens_to_ids(END))]
 
+    @torch.no_grad()
     def _likelihoods(self, prompt: dict[str, Tensor], answers: Sequence[str]) -> list[float]:
         """Log-likelihood of each answer with its end. The video is read once, whatever the number of answers."""
         tokens = [self._tokens(answer) for answer in answers]
         read = self.model(**prompt, use_cache=True, logits_to_keep=1)
         device = read.logits.device
         first = read.logits[0, -1].float().log_softmax(-1)
-        cache = read.past_key_values
+        cache = read.cache
         cache.batch_repeat_interleave(len(answers))
         padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(own[:-1]) for own in tokens], batch_first=True)
         later = self.model(input_ids=padded.to(device), cache=cache, use_cache=True).logits

@@ -155,7 +155,7 @@ def _verdict(pair: QAPair) -> Verdict:
     )
 
 
-def _rendered(settings: CardSettings, minutes: float, seed: int, scratch: str | None) -> bytes:
+def _rendered(settings: CardSettings, minutes: float, seed: int, scratch: Path) -> bytes:
     """A proxy: one frame a second, each a key frame. Two thousand times real time on one core at 90 lines."""
     width, height = settings.height * 16 // 9, settings.height
     with TemporaryDirectory(dir=scratch) as folder:
