@@ -29,6 +29,7 @@ from marathon_pipeline.records import (
     content_hash,
     digest,
 )
+from marathon_pipeline.release.rules import ReleaseRules
 from marathon_pipeline.release.settings import ReleaseSettings
 from marathon_pipeline.release.write import write_release
 from marathon_pipeline.synthetic.director import write_script
@@ -61,7 +62,7 @@ def write_needles(
         told(number + 1, len(videos))
     dataset.ledger.flush()
     info = ReleaseSettings(title="Needles in synthetic videos", licence="cc0-1.0")
-    return Path(write_release(dataset, RELEASE, info, load_taxonomy(), Gates()).url)
+    return Path(write_release(dataset, RELEASE, ReleaseRules(info, load_taxonomy(), Gates())).url)
 
 
 def _source(settings: CardSettings, video_id: str) -> Source:
