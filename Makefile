@@ -53,6 +53,7 @@ bench: .venv/installed-dev  ## measure speed and memory, REAL=film.mp4 on it too
 	PYTHONPATH=tests $(BIN)/python tests/bench/serving.py
 	$(BIN)/python tests/bench/audit.py
 	PYTHONPATH=tests $(BIN)/python tests/bench/governor.py
+	$(BIN)/python tests/bench/hour_llava.py
 
 clean:
 	rm -rf .venv .venv-vllm out
@@ -66,8 +67,10 @@ clean:
 	$(INSTALL) --editable .
 	@touch $@
 
+# torch first and from the index of CPU builds, where it can be reached: the tests need no gigabytes of CUDA.
 .venv/installed-dev: .venv/installed
-	$(INSTALL) --editable '.[dev]'
+	$(INSTALL) --no-deps --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu torch
+	$(INSTALL) --editable '.[dev,train]'
 	@touch $@
 
 # torch first, since vLLM for CPUs needs the CPU build, which PyPI does not have.

@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from marathon_pipeline.annotators.served.settings import ModelSettings, Price
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.errors import UserError
+from marathon_pipeline.job_file import job_text, parse
 from marathon_pipeline.pipeline.settings import QASettings, RunSettings
 from marathon_pipeline.pipeline.spending import Budget
 from marathon_pipeline.pipeline.stage_list import ANNOTATED, StageSettings
-from marathon_pipeline.plain_yaml import Loader
 from marathon_pipeline.records import Split
 from marathon_pipeline.release.settings import ReleaseSettings
 from marathon_pipeline.shipped import shipped
@@ -141,14 +141,7 @@ class JobConfig(StageSettings):
 
 def load_job(job: str, settings: list[str]) -> JobConfig:
     """Read a job file (a path, or the name of a shipped one) and put `key=value` settings over it."""
-    path = Path(job) if Path(job).exists() else shipped(job)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{job}: no such job file (shipped ones: {', '.join(_shipped_jobs())})") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{job}: cannot be read ({type(error).__name__}); give a YAML file in UTF-8") from None
-    return parse_job(text, job, settings)
+    return parse_job(job_text(job, _shipped_jobs()), job, settings)
 
 
 def job_of(dataset: Dataset) -> JobConfig:
@@ -161,52 +154,9 @@ def job_of(dataset: Dataset) -> JobConfig:
 
 def parse_job(text: str, job: str, settings: list[str]) -> JobConfig:
     """`job` names the file in errors."""
-    try:
-        fields = yaml.load(text, Loader=Loader)  # noqa: S506 - a SafeLoader
-    except RecursionError:
-        raise UserError(f"{job}: nested too deeply; begin with `dataset: FOLDER`") from None
-    except ValueError as error:  # such as a date that no calendar has
-        raise UserError(f"{job}: {' '.join(str(error).split())[:200]}; put quotes around it") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        what = getattr(error, "problem", None) or "unreadable"
-        raise UserError(f"{job}{where}: not YAML ({what}); mend it") from None
-    if not isinstance(fields, dict):
-        raise UserError(f"{job}: holds no settings; begin with `dataset: FOLDER`")
-    for setting in settings:
-        _set(fields, setting)
-    try:
-        return JobConfig.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        more = f"; {error.error_count() - 1} more" if error.error_count() > 1 else ""
-        raise UserError(f"{job}: {key}: {_said(first)}{more}") from None
-
-
-def _said(error: Any) -> str:
-    if error["type"] == "extra_forbidden":
-        return "no such setting (docs/jobs.md lists them); delete it or mend its name"
-    if error["type"] == "missing":
-        return "is missing; give it, in the file or by --set"
-    return f"{error['msg'].removeprefix('Value error, ')} (found {str(error['input'])[:60]!r})"
-
-
-def _set(fields: dict[str, Any], setting: str) -> None:
-    key, equals, value = setting.partition("=")
-    if not equals or not key:
-        raise UserError(f"--set {setting}: not of the form key=value, such as segment.min_seconds=60")
-    *folders, last = key.split(".")
-    for folder in folders:
-        fields = fields.setdefault(folder, {})
-        if not isinstance(fields, dict):
-            raise UserError(f"--set {setting}: `{folder}` holds no settings of its own")
-    try:
-        fields[last] = yaml.load(value, Loader=Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError):
-        fields[last] = value
+    return parse(JobConfig, text, job, settings, begin="dataset: FOLDER", documented="docs/jobs.md")
 
 
 def _shipped_jobs() -> list[str]:
-    return sorted(f"jobs/{path.name}" for path in shipped("jobs").glob("*.yaml") if path.name not in _RULES)
+    names = sorted(path.name for path in shipped("jobs").glob("*.yaml") if path.name not in _RULES)
+    return [f"jobs/{name}" for name in names if not name.startswith("train-")]

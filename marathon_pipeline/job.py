@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from marathon_pipeline.annotators.measured.annotator import Measured
-from marathon_pipeline.annotators.protocol import Written
+from marathon_pipeline.annotators.protocol import Described, Written
 from marathon_pipeline.annotators.served.annotator import Served
 from marathon_pipeline.annotators.served.batch import clear_folder, open_folder
 from marathon_pipeline.annotators.served.batch_results import BatchResults
@@ -37,7 +37,7 @@ from marathon_pipeline.pipeline.spending import Budget
 from marathon_pipeline.pipeline.stage_list import build_stages
 from marathon_pipeline.pipeline.status import DatasetStatus, dataset_status, status
 from marathon_pipeline.pipeline.takedown import inputs_left
-from marathon_pipeline.publish import Ended, as_typed, conclude, licences_of, standards_of
+from marathon_pipeline.publish import Ended, as_typed, conclude, rules_of
 from marathon_pipeline.records import Format, Outcome, Source
 from marathon_pipeline.release.plan import split_of, stale_tasks
 from marathon_pipeline.sources.governor import Paused
@@ -86,9 +86,7 @@ def run_job(
     batch: Batch = Batch(),
 ) -> Ended:
     """Bring a job's dataset up to date, then its release and its report, unless the selection leaves stages out."""
-    taxonomy = load_taxonomy(config.templates)
-    standards = standards_of(config, taxonomy)
-    licences_of(config)  # read before anything begins, like the gates
+    rules = rules_of(config)
     results = _checked(config, batch)
     base = _base(config, inputs, selection)
     synthetic = _rendered(config, console)
@@ -112,7 +110,7 @@ def run_job(
         dataset.storage.write("job.yaml", left.resolved().encode())
         if gathered.sources != dataset.sources():
             dataset.write_sources(gathered.sources.values())
-        stages = _stages(config, taxonomy, dataset.storage, batch.folder)
+        stages = _stages(config, rules.standards.taxonomy, dataset.storage, batch.folder)
         if not len(dataset.ledger):
             rebuild_ledger(dataset, stages)
         taken = results.take(dataset.storage, _known_videos(dataset)) if results else None
@@ -121,7 +119,7 @@ def run_job(
         if batch.folder:
             clear_folder(batch.folder)
         sources = _chosen(gathered.sources, base.choose(dataset, count, seed) if base else None, count, seed)
-        scope = _scope(config, dataset, stages, sources, selection, standards)
+        scope = _scope(config, dataset, stages, sources, selection, rules.standards)
         with RunProgress(console) as progress:
             # The files of a folder are numbered by one process.
             settings = config.run.model_copy(update={"callers": 1}) if batch.folder else config.run
@@ -152,7 +150,7 @@ def run_job(
         ended.stopped, ended.failures = result.stopped, len(result.failed) + len(gathered.problems)
         ended.failures += sum(len(gone.left) for gone in purged)
         if not result.stopped and not selection.until:
-            concluded = conclude(config, dataset, standards, console)
+            concluded = conclude(rules, dataset, console)
             ended.summary += concluded.summary
             ended.failures += concluded.failures
     return ended
@@ -160,8 +158,7 @@ def run_job(
 
 def plan_job(config: JobConfig, inputs: Sequence[str], selection: Selection, count: int | None, seed: int) -> Plan:
     """What `run_job` would do. Writes nothing."""
-    taxonomy = load_taxonomy(config.templates)
-    standards, licences = standards_of(config, taxonomy), licences_of(config)
+    rules = rules_of(config)
     rows: dict[tuple[str, str], PlanRow] = {}
 
     def row_of(stage: str, part: str) -> PlanRow:
@@ -183,8 +180,8 @@ def plan_job(config: JobConfig, inputs: Sequence[str], selection: Selection, cou
             base.enter(dataset, piloted)
         _refuse_unknown(selection, gathered.sources | piloted, dataset)
         sources = _chosen(gathered.sources | piloted, piloted if base else None, count, seed)
-        stages = _stages(config, taxonomy, dataset.storage)
-        scope = _scope(config, dataset, stages, sources, selection, standards)
+        stages = _stages(config, rules.standards.taxonomy, dataset.storage)
+        scope = _scope(config, dataset, stages, sources, selection, rules.standards)
         planner = Planner(stages, dataset.ledger, scope.selection)
         estimator = _estimator(config, dataset)
         for task, videos in scope.used_up.items():
@@ -203,9 +200,7 @@ def plan_job(config: JobConfig, inputs: Sequence[str], selection: Selection, cou
         if config.release is not None and not selection.until:
             works = (row for row in rows.values() if row.stage in ("qa", "verify") and (row.stale or row.waiting))
             changing = sorted({row.part for row in works})
-            gates = in_force(standards.gates, dataset.ledger)
-            settings = config.release_settings
-            settled = stale_tasks(dataset, config.release.name, settings, taxonomy, gates, licences)
+            settled = stale_tasks(dataset, config.release.name, rules.of_release(dataset))
             for task in changing:
                 row_of("release", task).waiting = 1
             for task in sorted(settled - set(changing)):
@@ -293,9 +288,9 @@ def prompts_of(url: str, task_id: str, video_id: str, templates: Path | None) ->
         raise UserError(f"{video_id}: has no captions yet; run the job until summarize first")
     if task.reads == ("global",):
         raise UserError(f"{task_id}: no model is asked; its answer is the summary that `marathon show` prints")
-    asked = Served(model, taxonomy)
+    asked, video = Served(model, taxonomy), Described(found.captions, found.events, found.summary)
     for format in get_args(Format):
-        for role, text in asked.qa_messages(task, format, found.captions, found.events, found.summary):
+        for role, text in asked.qa_messages(task, format, video):
             yield f"{task_id}, {format}, {role}", text
 
 
@@ -352,7 +347,7 @@ def _refuse_unknown(selection: Selection, sources: Mapping[str, Source], dataset
 
 
 def _known_videos(dataset: Dataset) -> set[str]:
-    return {video_id for outcome in dataset.ledger for video_id in outcome.videos}
+    return {video_id for outcome in dataset.ledger.of_stage("download") for video_id in outcome.videos}
 
 
 def _chosen(

@@ -24,10 +24,26 @@ from marathon_pipeline.pipeline.progress import bar
 from marathon_pipeline.pipeline.purge import settle
 from marathon_pipeline.release.plan import next_revision, revision_before
 from marathon_pipeline.release.release_file import Approval, folder_of
+from marathon_pipeline.release.rules import ReleaseRules
 from marathon_pipeline.release.write import write_release
 from marathon_pipeline.shipped import shipped
 from marathon_pipeline.sources.manifest import read_manifest
-from marathon_pipeline.taxonomy import Taxonomy, load_taxonomy
+from marathon_pipeline.taxonomy import load_taxonomy
+
+
+@dataclass(frozen=True)
+class JobRules:
+    """A job, with what it holds QA and releases against: read once, before anything begins."""
+
+    config: JobConfig
+    standards: Standards
+    licences: Licences
+
+    def of_release(self, dataset: Dataset) -> ReleaseRules:
+        """Those in force: which gates count depends on what the dataset's judge was shown to be worth."""
+        standards, config = self.standards, self.config
+        gates = in_force(standards.gates, dataset.ledger)
+        return ReleaseRules(config.release_settings, standards.taxonomy, gates, self.licences, config.freeze)
 
 
 @dataclass
@@ -49,9 +65,9 @@ class GateBroken(UserError):
         )
 
 
-def conclude(config: JobConfig, dataset: Dataset, standards: Standards, console: Console) -> Ended:
+def conclude(rules: JobRules, dataset: Dataset, console: Console) -> Ended:
     """Report and release, where the job wants them and there is something to say."""
-    ended = Ended([])
+    ended, config, standards = Ended([]), rules.config, rules.standards
     if not any(dataset.finished()):
         ended.summary.append("nothing to release: no video went through every stage")
         return ended
@@ -62,12 +78,9 @@ def conclude(config: JobConfig, dataset: Dataset, standards: Standards, console:
             with bar(console) as show:
                 found = write_audit(dataset, standards, config.audit.sample_per_task, partial(show, "audit")).statistics
     if config.release is not None:
-        settings = config.release_settings
-        licences, gates = licences_of(config), in_force(standards.gates, dataset.ledger)
-        rules = settings, standards.taxonomy, gates, licences, config.freeze
-        name = next_revision(dataset, config.release.name, *rules)
+        name = next_revision(dataset, config.release.name, rules.of_release(dataset))
         try:
-            ended.summary += _release_lines(config, dataset, name, standards, config.release.despite, found, console)
+            ended.summary += _release_lines(rules, dataset, name, config.release.despite, found, console)
         except UserError as error:  # a broken gate, say: what the run has done is told all the same
             ended.summary.append(f"release  {error}")
             ended.failures = 1
@@ -77,17 +90,15 @@ def conclude(config: JobConfig, dataset: Dataset, standards: Standards, console:
 
 
 def _release_lines(
-    config: JobConfig,
+    rules: JobRules,
     dataset: Dataset,
     name: str,
-    standards: Standards,
     despite: str,
     found: Statistics | None,
     console: Console,
 ) -> list[str]:
     """found: by the audit, where there was one."""
-    settings = config.release_settings
-    content = config.stage_settings().model_dump(mode="json")
+    standards, content = rules.standards, rules.config.stage_settings().model_dump(mode="json")
 
     with bar(console) as show:
 
@@ -103,11 +114,7 @@ def _release_lines(
         info = write_release(
             dataset,
             name,
-            settings,
-            standards.taxonomy,
-            in_force(standards.gates, dataset.ledger),
-            licences_of(config),
-            config.freeze,
+            rules.of_release(dataset),
             approve=approve,
             content=content,
             progress=lambda part, done, total: show(f"release {part}", done, total),
@@ -150,8 +157,7 @@ def release_dataset(url: str, name: str, despite: str, console: Console) -> list
     config = job_of(dataset)
     with dataset.lease():
         settle(dataset)
-        standards = standards_of(config, load_taxonomy(config.templates))
-        return _release_lines(config, dataset, name, standards, despite, None, console)
+        return _release_lines(rules_of(config), dataset, name, despite, None, console)
 
 
 def audit_dataset(
@@ -200,18 +206,23 @@ def opened(url: str, gates: Path | None = None) -> tuple[Dataset, Standards]:
     """A dataset, and what its job holds it against. gates: instead of those of its job."""
     dataset = Dataset(url)
     config = job_of(dataset)
-    return dataset, standards_of(config, load_taxonomy(config.templates), gates)
+    return dataset, _standards_of(config, gates)
 
 
-def standards_of(config: JobConfig, taxonomy: Taxonomy, gates: Path | None = None) -> Standards:
-    """gates: instead of those of the job. Raises UserError where a file of them, or of a benchmark, cannot be read."""
+def rules_of(config: JobConfig) -> JobRules:
+    """Raises UserError where templates, gates, licences or benchmarks cannot be read."""
+    return JobRules(config, _standards_of(config), licences_of(config))
+
+
+def _standards_of(config: JobConfig, gates: Path | None = None) -> Standards:
+    """gates: instead of those of the job."""
     benchmarks: dict[str, str] = {}
     for path in config.audit.benchmarks if config.audit is not None else ():
         sources, problems = read_manifest(path)
         if problems:
             raise UserError(f"audit.benchmarks: {problems[0]}")
         benchmarks |= {name: path.stem for source in sources for name in (source.source_id, source.url) if name}
-    return Standards(taxonomy, _gates_of(gates or config.gates), benchmarks)
+    return Standards(load_taxonomy(config.templates), _gates_of(gates or config.gates), benchmarks)
 
 
 def licences_of(config: JobConfig) -> Licences:

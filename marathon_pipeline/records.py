@@ -243,6 +243,21 @@ class QAPair(Record):
         return digest([video_id, task, format, question, list(options), answer])[:24]
 
 
+class Features(Record):
+    """The cached features of a video, which lie in a file of their own."""
+
+    table: ClassVar[str] = "features"
+
+    video_id: str
+    fingerprint: str  # of the settings that they were made by
+    proxy: str  # sha256 of the proxy that they are of
+    frames: int
+    tokens: int  # a frame
+    dim: int
+    sha256: str  # of the file
+    bytes: int
+
+
 class Verdict(Record):
     """All that was measured about one QA pair. `problems` names the measures it fails: none, and it may be released."""
 
@@ -357,13 +372,18 @@ class Packed(Sequence[R]):
 
 def merged(spans: Iterable[Span], gap: float = 0.0) -> list[Span]:
     """The union of spans, in order; those at most `gap` seconds apart become one."""
-    union: list[Span] = []
-    for span in sorted(spans, key=lambda span: (span.start, span.end)):
-        if union and span.start <= union[-1].end + gap:
-            union[-1] = Span(start=union[-1].start, end=max(union[-1].end, span.end))
+    return [Span(start=start, end=end) for start, end in union(((span.start, span.end) for span in spans), gap)]
+
+
+def union(stretches: Iterable[tuple[float, float]], gap: float = 0.0) -> list[tuple[float, float]]:
+    """The same of starts and ends."""
+    found: list[tuple[float, float]] = []
+    for start, end in sorted(stretches):
+        if found and start <= found[-1][1] + gap:
+            found[-1] = found[-1][0], max(found[-1][1], end)
         else:
-            union.append(Span(start=span.start, end=span.end))
-    return union
+            found.append((start, end))
+    return found
 
 
 def digest(value: object) -> str:

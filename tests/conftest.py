@@ -1,17 +1,23 @@
-"""Fixtures that several test files share. The command is run as a user runs it: as a process of its own."""
+"""Fixtures that test files share. A run is a process of its own, as a user's is; all else is called in this one."""
 
+import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 from filelock import FileLock
 from hypothesis import settings
+
+from marathon_pipeline.cli import main
 
 if TYPE_CHECKING:
     from serve import Server
@@ -49,16 +55,41 @@ class Command:
         )
 
     def __call__(self, *arguments: object, code: int = 0) -> str:
-        """Run it to its end; returns what it printed on stdout, on stderr where it was to fail by bad input."""
+        """Run it to its end; returns what it printed on stdout, on stderr where it was to fail by bad input.
+
+        A process takes two seconds to start, so that only a run is one. One that has no work for Ray may be had `here`.
+        """
+        ended = self.apart if arguments[0] == "run" else self.here
+        return ended(*arguments, code=code)
+
+    def apart(self, *arguments: object, code: int = 0) -> str:
+        """In a process of its own."""
         process = self.start(*arguments)
         try:
             out, err = process.communicate(timeout=200)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
-        assert "Traceback" not in out + err, err
-        assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
-        return err if code == 2 else out
+        return _said(process.returncode, out, err, code)
+
+    def here(self, *arguments: object, code: int = 0) -> str:
+        """In this process."""
+        out, err = io.StringIO(), io.StringIO()
+        argv, before = ["marathon", *map(str, arguments)], signal.getsignal(signal.SIGTERM)
+        try:
+            with chdir(self.folder), redirect_stdout(out), redirect_stderr(err), patch.object(sys, "argv", argv):
+                main()
+        except SystemExit as end:
+            return _said(end.code, out.getvalue(), err.getvalue(), code)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        raise AssertionError("it returned")
+
+
+def _said(ended: object, out: str, err: str, code: int) -> str:
+    assert "Traceback" not in out + err, err
+    assert (ended or 0) == code, f"exit {ended}\n{out}\n{err}"
+    return err if code == 2 else out
 
 
 @pytest.fixture
@@ -76,22 +107,28 @@ audit: {sample_per_task: 1}
 """
 
 
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `job.yaml` and the dataset, release and report that it gives. Read it, or copy it.
-
-    It is built once, whatever the number of test processes (whose folders lie side by side).
-    """
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "built"
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that is filled once, whatever the number of test processes (whose folders lie side by side)."""
+    own = factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
     with FileLock(f"{folder}.lock"):
         if not (folder / "whole").exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            (folder / "job.yaml").write_text(JOB)
-            Command(folder)("run", "job.yaml")
+            make(folder)
             (folder / "whole").touch()
     return folder
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `job.yaml` and the dataset, release and report that it gives. Read it, or copy it."""
+
+    def build(folder: Path) -> None:
+        (folder / "job.yaml").write_text(JOB)
+        Command(folder)("run", "job.yaml")
+
+    return made_once(tmp_path_factory, "built", build)
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,18 @@
 """The truth about synthetic videos, from their scripts, for the tests of the offline annotator."""
 
 import asyncio
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pytest
+from conftest import made_once
 
 from marathon_pipeline.annotators.measured import Measured
 from marathon_pipeline.annotators.measured.timeline import Timeline
+from marathon_pipeline.annotators.protocol import Described
 from marathon_pipeline.errors import Filtered
 from marathon_pipeline.media.decode import decode_once
 from marathon_pipeline.media.windows import windows
@@ -65,7 +67,7 @@ def tell(video_id: str, script: Any, seconds: float, signals: list[Signals]) -> 
             for format in ("open", "choice"):
                 if getattr(task.per_video, format):
                     try:
-                        pairs.extend(await annotator.write_qa(task, format, captions, events, summary))
+                        pairs.extend(await annotator.write_qa(task, format, Described(captions, events, summary)))
                     except Filtered as left_out:
                         filtered[task.task, format] = left_out.rule
         return Told(script, captions, events, summary, pairs, filtered)
@@ -73,18 +75,26 @@ def tell(video_id: str, script: Any, seconds: float, signals: list[Signals]) -> 
     return asyncio.run(write())
 
 
-@cache
-def told_of(seed: int, minutes: float) -> Told:
-    script = write_script(seed, minutes)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / f"synthetic_{seed}.mp4"
-        render(script, path)
-        decoded = decode_once(path, path.with_stem("proxy"), path.stem)
-    return tell(path.stem, script, decoded.seconds, decoded.signals)
+@pytest.fixture(scope="session")
+def told_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, float], Told]:
+    """What is written about the synthetic video of a seed and of so many minutes."""
+
+    @cache
+    def told_of(seed: int, minutes: float) -> Told:
+        def make(folder: Path) -> None:
+            script, path = write_script(seed, minutes), folder / f"synthetic_{seed}.mp4"
+            render(script, path)
+            decoded = decode_once(path, path.with_stem("proxy"), path.stem)
+            told = tell(path.stem, script, decoded.seconds, decoded.signals)
+            (folder / "told").write_bytes(pickle.dumps(told))
+
+        return pickle.loads((made_once(tmp_path_factory, f"told-{seed}-{minutes}", make) / "told").read_bytes())
+
+    return told_of
 
 
 @pytest.fixture(params=[(3, 4.0), (17, 5.0)], ids=["3", "17"])
-def told(request: pytest.FixtureRequest) -> Told:
+def told(request: pytest.FixtureRequest, told_of: Callable[[int, float], Told]) -> Told:
     return told_of(*request.param)
 
 

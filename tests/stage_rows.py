@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from marathon_pipeline.dataset.journal import Answers, Journal
 from marathon_pipeline.dataset.storage import Storage
@@ -14,10 +15,12 @@ def rows_of(stage: Stage, given: Mapping[type[Record], Sequence[Record]], storag
     """Of all its parts; a part that is filtered writes none."""
     journal = Journal(storage, stage.name, "video")
     reads = {record: given[record] for record in stage.reads}
-    rows: list[Record] = []
-    for part in stage.parts:
-        try:
-            rows += asyncio.run(stage.run(Given(of_part(reads, part), Answers(journal, part)), part))
-        except Filtered:
-            continue
-    return rows
+
+    async def run() -> list[Record]:
+        rows: list[Record] = []
+        for part in stage.parts:
+            with suppress(Filtered):
+                rows += await stage.run(Given(of_part(reads, part), Answers(journal, part)), part)
+        return rows
+
+    return asyncio.run(run())

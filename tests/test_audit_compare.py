@@ -24,6 +24,7 @@ from marathon_pipeline.errors import UserError
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.records import QAPair, Span, Usage
 from marathon_pipeline.release.plan import revision_before
+from marathon_pipeline.release.rules import ReleaseRules
 from marathon_pipeline.release.write import write_release
 
 HOSTILE = "<script>alert(1)</script> | `@everyone` [x](http://evil.example) \x00 'quoted'"
@@ -153,11 +154,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     made.write_sources(SOURCES)
     for source in SOURCES[:2]:
         add_video(made, source, b"")
-    write_release(made, "r-1", NO_MEDIA, TAXONOMY, Gates())
+    write_release(made, "r-1", ReleaseRules(NO_MEDIA, TAXONOMY, Gates()))
     video = video_of(SOURCES[0])
     qa = {task: [pair(video, task, n) for n in range(7)] for task in TASKS}
     write_qa(made, video, qa | {"temporal_order": [pair(video, "temporal_order", n, HOSTILE) for n in range(5)]})
-    write_release(made, "r-2", NO_MEDIA, TAXONOMY, Gates())
+    write_release(made, "r-2", ReleaseRules(NO_MEDIA, TAXONOMY, Gates()))
     return made
 
 

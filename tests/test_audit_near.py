@@ -8,7 +8,7 @@ import pytest
 
 from marathon_pipeline.audit.near import Near, Signatures
 from marathon_pipeline.audit.said import Said
-from marathon_pipeline.records import Binding, Format, QAPair
+from marathon_pipeline.records import Format
 
 PEOPLE = ("woman", "boy", "cook", "driver", "gardener", "teacher", "painter", "nurse", "farmer", "climber")
 THINGS = ("knife", "bucket", "ladder", "basket", "hammer", "kettle", "blanket", "guitar", "lamp", "suitcase", "rope")
@@ -44,30 +44,21 @@ class Question(dict[str, str]):
         return cls(own, **again, colour=chance.choice(COLOURS))
 
 
-def pair(question: str, answer: str, options: Sequence[str] = (), task: str = "action_sequence") -> Said:
-    format: Format = "choice" if options else "open"
-    return Said.by(
-        QAPair(
-            qa_id="",
-            video_id="",
-            task=task,
-            topic="action",
-            format=format,
-            question=question,
-            options=tuple(options),
-            answer=answer,
-            letter="",
-            evidence=(),
-            clip_ids=(),
-            binding=Binding(annotator="hand/1", template_version=1, request=""),
-        )
-    )  # fmt: skip
+Pair = tuple[str, Format, str, Sequence[str], str]
 
 
-def near(*videos: Sequence[Said]) -> Near:
+def pair(question: str, answer: str, options: Sequence[str] = (), task: str = "action_sequence") -> Pair:
+    return task, "choice" if options else "open", question, options, answer
+
+
+def said(pairs: Sequence[Pair]) -> Said:
+    return Said.by(*([each[column] for each in pairs] for column in range(5)))  # type: ignore[arg-type]
+
+
+def near(*videos: Sequence[Pair]) -> Near:
     signatures = Signatures()
     for pairs in videos:
-        signatures.add(pairs)
+        signatures.add(said(pairs))
     return signatures.near()
 
 
@@ -175,7 +166,7 @@ def test_groups_do_not_depend_on_how_the_videos_were_counted() -> None:
     for part in (videos[:2], videos[2:]):
         other = Signatures()
         for pairs in part:
-            other.add(pairs)
+            other.add(said(pairs))
         halves.extend(other)
     assert [each.tolist() for each in whole[:2]] == [each.tolist() for each in halves.near()[:2]]
     assert not near().within.any()

@@ -304,7 +304,7 @@ def test_what_is_wrong_with_a_batch_is_said_before_anything_begins(
     for file in files:
         (marathon.folder / file).parent.mkdir(exist_ok=True)
         (marathon.folder / file).write_text("")
-    err = marathon("run", "job.yaml", *options, code=2)
+    err = marathon.here("run", "job.yaml", *options, code=2)
     assert said in err
     assert err.count("\n") == 1
     assert not (marathon.folder / "out").exists()

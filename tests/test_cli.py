@@ -53,7 +53,7 @@ def test_bad_input_is_one_line_and_exit_2(marathon: Command, job: str | None, ar
 @pytest.mark.parametrize("command", [["status"], ["show", "v"], ["audit"], ["release", "r"], ["purge", "v"]])
 def test_a_command_on_no_dataset_says_so_and_makes_none(marathon: Command, command: list[str]) -> None:
     name, *rest = command
-    assert "no dataset there" in one_line(marathon(name, "nowhere", *rest, code=2))
+    assert "no dataset there" in one_line(marathon.apart(name, "nowhere", *rest, code=2))
     assert list(marathon.folder.iterdir()) == []
 
 
@@ -66,12 +66,12 @@ def test_plan_writes_nothing(marathon: Command) -> None:
 
 def test_a_wrong_manifest_row_is_reported_and_stops_nothing(marathon: Command) -> None:
     (marathon.folder / "m.jsonl").write_text('{"url": "https://a.example/v.mp4"}\n{"url": ""}\n')
-    err = marathon("manifest", "check", "m.jsonl", code=2)
+    err = marathon.apart("manifest", "check", "m.jsonl", code=2)
     assert "m.jsonl line 2: " in one_line(err)
 
 
 def test_tasks_lists_the_22(marathon: Command) -> None:
-    assert len(json.loads(marathon("tasks", "--json"))) == 22
+    assert len(json.loads(marathon.apart("tasks", "--json"))) == 22
     assert "the templates are sound" in marathon("tasks", "--check")
     assert json.loads(marathon("tasks", "--show", "temporal_order"))["topic"] == "temporality"
 

@@ -130,12 +130,12 @@ def test_a_release_below_its_gates_is_not_made_unless_a_reason_is_given(built: P
     assert "BROKEN  accepted: " in shown and "BROKEN  accepted of task " in shown
 
     strict = ("run", "job.yaml", "--set", "gates=strict.yaml")
-    out = marathon(*strict, code=1)
+    out = marathon.here(*strict, code=1)
     assert "release  test-2 is not made, for a gate is broken: accepted: " in out and "report " in out
     assert [path.name for path in (tmp_path / "out/releases").iterdir()] == ["test-1"]
     assert "is not made" in marathon("release", "out", "mine", code=2)
     marathon("release", "out", "mine", "--despite", "for a demonstration")
-    marathon(*strict, "--set", "release.despite=for a demonstration")
+    marathon.here(*strict, "--set", "release.despite=for a demonstration")
 
     for name in ("mine", "test-2"):
         release = json.loads((tmp_path / "out/releases" / name / "release.json").read_text())
@@ -161,7 +161,7 @@ def test_what_a_dataset_is_held_against_is_read_before_anything_is_begun(
 ) -> None:
     (marathon.folder / "job.yaml").write_text(JOB)
     for command in ("run", "plan"):
-        assert said in marathon(command, "job.yaml", "--set", setting, code=2)
+        assert said in marathon.here(command, "job.yaml", "--set", setting, code=2)
     assert [path.name for path in marathon.folder.iterdir()] == ["job.yaml"]
 
 

@@ -41,6 +41,7 @@ from marathon_pipeline.records import (
     Video,
 )
 from marathon_pipeline.release.plan import planned_release
+from marathon_pipeline.release.rules import ReleaseRules
 from marathon_pipeline.release.settings import ReleaseSettings
 from marathon_pipeline.shipped import shipped
 from marathon_pipeline.stages.calibrate import Calibrate
@@ -418,7 +419,7 @@ def test_a_release_follows_which_gates_count(tmp_path: Path) -> None:
 
     def fingerprint(gates: Gates) -> str:
         settings = ReleaseSettings(media=False)
-        return planned_release(dataset, settings, TAXONOMY, in_force(gates, dataset.ledger))[f"qa/{TASK}"]
+        return planned_release(dataset, ReleaseRules(settings, TAXONOMY, in_force(gates, dataset.ledger)))[f"qa/{TASK}"]
 
     counting = fingerprint(GATES)
     dataset.ledger.append([outcome("calibrate", tallies={})])

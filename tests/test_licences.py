@@ -14,8 +14,9 @@ from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.licences import Licences, load_licences
-from marathon_pipeline.publish import conclude, licences_of, standards_of
+from marathon_pipeline.publish import conclude, licences_of, rules_of
 from marathon_pipeline.release.plan import next_revision
+from marathon_pipeline.release.rules import ReleaseRules
 from marathon_pipeline.release.write import write_release
 from marathon_pipeline.shipped import shipped
 
@@ -39,7 +40,7 @@ def rules(
 
 
 def released(dataset: Dataset, name: str, licences: Licences) -> tuple[Path, dict]:
-    info = write_release(dataset, name, SETTINGS, TAXONOMY, Gates(), licences)
+    info = write_release(dataset, name, ReleaseRules(SETTINGS, TAXONOMY, Gates(), licences))
     return Path(info.url), json.loads((Path(info.url) / "release.json").read_text())
 
 
@@ -85,7 +86,9 @@ def test_the_card_tells_videos_without_media_from_those_that_are_not_in_it(datas
     some, seen = rules(tmp_path, f"{{data_source: 'odd*', evidence: stated}}, {less}, {{{ALL}}}"), set()
     for name, media in (("demo-1", True), ("demo-2", False)):
         settings = SETTINGS.model_copy(update={"media": media})
-        write_release(dataset, name, settings, TAXONOMY, Gates(), some, progress=lambda *done: seen.add(done))
+        write_release(
+            dataset, name, ReleaseRules(settings, TAXONOMY, Gates(), some), progress=lambda *done: seen.add(done)
+        )
     cards = [(Path(dataset.url) / "releases" / name / "README.md").read_text() for name in ("demo-1", "demo-2")]
     assert " 1 videos are\nnamed by URL and times alone; 2 more are left out altogether; captions" in cards[0]
     assert " All videos are\nnamed by URL and times alone; 2 more are left out altogether; captions" in cards[1]
@@ -96,7 +99,7 @@ def test_a_release_that_is_not_made_leaves_the_rest_of_what_a_run_says(dataset: 
     (tmp_path / "none.yaml").write_text("sources: []")
     text = f"dataset: {dataset.url}\nlicences: {tmp_path}/none.yaml\nrelease: {{name: demo}}\naudit: null\n"
     config = parse_job(text, "job", [])
-    ended = conclude(config, dataset, standards_of(config, TAXONOMY), Console())
+    ended = conclude(rules_of(config), dataset, Console())
     assert ended.failures == 1 and ended.summary[0].startswith("release  ")
     assert "no licence lets anything be released" in ended.summary[0]
 
@@ -104,12 +107,14 @@ def test_a_release_that_is_not_made_leaves_the_rest_of_what_a_run_says(dataset: 
 def test_a_rule_that_changes_makes_a_new_revision_of_what_it_is_about(dataset: Dataset, tmp_path: Path) -> None:
     everything, less = rules(tmp_path, f"{{{ALL}}}"), rules(tmp_path, "{captions: true, qa: true, evidence: stated}")
     first, _ = released(dataset, "demo-1", everything)
-    assert next_revision(dataset, "demo", SETTINGS, TAXONOMY, Gates(), everything) == "demo-1"
-    assert next_revision(dataset, "demo", SETTINGS, TAXONOMY, Gates(), less) == "demo-2"
+    assert next_revision(dataset, "demo", ReleaseRules(SETTINGS, TAXONOMY, Gates(), everything)) == "demo-1"
+    assert next_revision(dataset, "demo", ReleaseRules(SETTINGS, TAXONOMY, Gates(), less)) == "demo-2"
     second, listed = released(dataset, "demo-2", less)
     assert listed["media"] == "" and hashes(first / "qa") == hashes(second / "qa")
     told = rules(tmp_path, f"{{{ALL.replace('stated', 'elsewhere')}}}")
-    assert next_revision(dataset, "demo", SETTINGS, TAXONOMY, Gates(), told) == "demo-3", "the card states the evidence"
+    assert next_revision(dataset, "demo", ReleaseRules(SETTINGS, TAXONOMY, Gates(), told)) == "demo-3", (
+        "the card states the evidence"
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from marathon_pipeline.annotators.measured.qa.places import far, mirrored
 from marathon_pipeline.annotators.measured.story import OUT, happenings
 from marathon_pipeline.annotators.measured.timeline import Timeline
 from marathon_pipeline.annotators.measured.words import DURATIONS, PLACES, about, duration, factors_apart, spoken
+from marathon_pipeline.annotators.protocol import Described
 from marathon_pipeline.audit.guessers import Usual, longest, most_central
 from marathon_pipeline.audit.statistics import wilson
 from marathon_pipeline.errors import Filtered
@@ -41,7 +43,7 @@ from marathon_pipeline.records import (
 )
 from marathon_pipeline.taxonomy import load_taxonomy
 
-__all__ = ["told"]  # the fixture
+__all__ = ["told", "told_of"]  # fixtures
 
 FIELDS = ("temporality", "spatiality", "object", "action", "scene", "summary")
 
@@ -94,7 +96,7 @@ def test_no_answer_is_right_twice_in_the_choices_of_a_task(told: Told) -> None:
 
 
 @pytest.mark.slow
-def test_no_guesser_that_never_sees_the_video_beats_chance() -> None:
+def test_no_guesser_that_never_sees_the_video_beats_chance(told_of: Callable[[int, float], Told]) -> None:
     usual, tasks, asked, right = Usual(), list(load_taxonomy().tasks), Counter[str](), Counter[str]()
     for pair in [pair for seed in range(24) for pair in told_of(seed, 3.0).pairs if pair.format == "choice"]:
         letter = LETTERS.index(pair.letter)
@@ -131,7 +133,7 @@ def test_of_a_place_and_its_mirror_images_each_has_the_others_for_its_own(cells:
 def test_the_same_input_gives_the_same_records(told: Told) -> None:
     async def again() -> list[object]:
         task = load_taxonomy().task("temporal_order")
-        return list(await Measured().write_qa(task, "choice", told.captions, told.events, told.summary))
+        return list(await Measured().write_qa(task, "choice", Described(told.captions, told.events, told.summary)))
 
     first = [pair for pair in told.pairs if (pair.task, pair.format) == ("temporal_order", "choice")]
     assert asyncio.run(again()) == first

@@ -1,12 +1,12 @@
 """What the offline annotator measures in synthetic videos is held against the scripts that they were rendered from."""
 
-from measured_truth import OFF, Told, is_true, seen, told
+from measured_truth import OFF, Told, is_true, seen, told, told_of
 
 from marathon_pipeline.annotators.measured.qa.material import Material
 from marathon_pipeline.records import Fact
 from marathon_pipeline.synthetic.script import Action
 
-__all__ = ["told"]  # the fixture
+__all__ = ["told", "told_of"]  # fixtures
 
 
 def test_every_merged_fact_is_in_the_script(told: Told) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import pytest
@@ -95,14 +96,53 @@ def test_a_sample_keeps_its_members_when_sources_come() -> None:
     assert sample(sources, 20, seed=2) != large
 
 
-def test_known_segments_become_videos_of_their_own(small_video: Path, marathon: Command) -> None:
+class Run(NamedTuple):
+    """A run of two segments of a video on a terminal, and what a second command was told meanwhile."""
+
+    folder: Path
+    process: int
+    ended: int
+    shown: str
+    refused: str
+
+
+@pytest.fixture(scope="module")
+def on_a_terminal(small_video: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    marathon = Command(tmp_path_factory.mktemp("terminal"))
     (marathon.folder / "job.yaml").write_text(JOB)
     rows = [{"path": str(small_video), "id": "v", "start": start, "end": end} for start, end in ((0, 10), (20, 35))]
     manifest(marathon.folder, *rows)
-    marathon("run", "job.yaml", "--until", "segment")
-    clips = f"'{marathon.folder}/out/tables/clips/*/*.parquet'"
+    process, terminal = pty.fork()
+    if process == 0:  # the child: a process with a terminal of its own
+        os.chdir(marathon.folder)
+        os.execv(sys.executable, [sys.executable, "-m", "marathon_pipeline", "run", "job.yaml"])
+    shown, refused, deadline = b"", "", time.monotonic() + 120
+    with contextlib.suppress(OSError):  # Linux says so where the other end is closed
+        while time.monotonic() < deadline and (
+            read := os.read(terminal, 65536)
+        ):  # the bar moves even where nothing does
+            shown += read
+            if not refused and b"ETA" in shown:
+                refused = marathon.here("run", "job.yaml", code=2)
+    if time.monotonic() >= deadline:
+        os.kill(process, signal.SIGKILL)
+    _, status = os.waitpid(process, 0)
+    return Run(marathon.folder, process, os.waitstatus_to_exitcode(status), shown.decode(errors="replace"), refused)
+
+
+def test_known_segments_become_videos_of_their_own(on_a_terminal: Run) -> None:
+    clips = f"'{on_a_terminal.folder}/out/tables/clips/*/*.parquet'"
     found = duckdb.sql(f'select video_id, max("end") from {clips} group by 1 order by 1').fetchall()
     assert [(video, round(end)) for video, end in found] == [("v_00000000-00010000", 10), ("v_00020000-00035000", 15)]
+
+
+def test_a_second_run_on_a_dataset_is_refused(on_a_terminal: Run) -> None:
+    assert f"process {on_a_terminal.process}" in on_a_terminal.refused
+
+
+def test_a_run_on_a_terminal_is_not_stopped_by_it(on_a_terminal: Run) -> None:
+    assert on_a_terminal.ended == 0, on_a_terminal.shown[-2000:]
+    assert "ETA" in on_a_terminal.shown
 
 
 @pytest.mark.slow
@@ -135,18 +175,6 @@ def test_a_download_is_deleted_once_cut_and_fetched_again_when_needed(
     assert outcomes(marathon.folder)[-1]["attempts"] == 2
 
 
-def test_a_second_run_on_a_dataset_is_refused(marathon: Command, small_video: Path) -> None:
-    (marathon.folder / "job.yaml").write_text(JOB)
-    manifest(marathon.folder, {"path": str(small_video)})
-    first = marathon.start("run", "job.yaml")
-    lease = marathon.folder / "out/lease"
-    while first.poll() is None and not (lease.exists() and any(lease.iterdir())):
-        pass
-    assert f"process {first.pid}" in marathon("run", "job.yaml", code=2)
-    first.communicate(timeout=120)
-    assert first.returncode == 0
-
-
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "nonsense"])
 def test_a_ray_cluster_that_is_not_there_is_said_in_one_line(
     marathon: Command, small_video: Path, address: str
@@ -154,26 +182,6 @@ def test_a_ray_cluster_that_is_not_there_is_said_in_one_line(
     (marathon.folder / "job.yaml").write_text(
         f"dataset: out\ninputs: [{small_video}]\nrun: {{ray_address: {address}}}\n"
     )
-    said = marathon("run", "job.yaml", code=2)
+    said = marathon.here("run", "job.yaml", code=2)
     assert len(said.splitlines()) == 1 and f"run.ray_address {address}: no Ray cluster answers" in said
     assert "start it, or correct the address" in said and "defect" not in said
-
-
-def test_a_run_on_a_terminal_is_not_stopped_by_it(marathon: Command, small_video: Path) -> None:
-    (marathon.folder / "job.yaml").write_text(JOB)
-    manifest(marathon.folder, {"path": str(small_video)})
-    process, terminal = pty.fork()
-    if process == 0:  # the child: a process with a terminal of its own
-        os.chdir(marathon.folder)
-        os.execv(sys.executable, [sys.executable, "-m", "marathon_pipeline", "run", "job.yaml"])
-    shown, deadline = b"", time.monotonic() + 120
-    with contextlib.suppress(OSError):  # Linux says so where the other end is closed
-        while time.monotonic() < deadline and (
-            read := os.read(terminal, 65536)
-        ):  # the bar moves even where nothing does
-            shown += read
-    if time.monotonic() >= deadline:
-        os.kill(process, signal.SIGKILL)
-    _, status = os.waitpid(process, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, shown[-2000:]
-    assert b"ETA" in shown

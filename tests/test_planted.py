@@ -3,10 +3,11 @@
 import pytest
 from planted import wholes
 from planted.clean import videos
-from planted.confusion import confusion, golden_video
+from planted.confusion import MOVED, confusion, golden_video
 from planted.pairs import FAULTS
 from planted.run import RECALL, VIDEOS, broken, spoilt
 from planted.score import GATES, Score, scores
+from planted.standin import JUDGES, StandIn
 from planted.wholes import Whole
 
 from marathon_pipeline.audit.checks import MEASURES
@@ -69,3 +70,13 @@ def test_the_audit_rejects_no_right_pair_and_every_malformed_one() -> None:
     assert table["right"].rejected == 0 < table["right"].pairs
     assert table["malformed"].rejected == table["malformed"].pairs > 0
     assert sum(row.pairs for row in table.values()) > 300
+
+
+def test_a_judge_that_knows_the_truth_has_all_that_is_wrong_rejected_and_a_coin_nothing() -> None:
+    video = golden_video()
+    alone = confusion([video])
+    knowing, coin = (confusion([video], StandIn(JUDGES[number], calibrate=0.5)) for number in (0, -1))
+    assert coin == alone
+    right, *wrong = knowing
+    assert right.rejected == 0 < right.pairs
+    assert [row for row in wrong if row.rejected < row.pairs and row.kind != MOVED] == []

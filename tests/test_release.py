@@ -20,7 +20,6 @@ from marathon_pipeline.dataset.dataset import Dataset, media_key
 from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.gates import Gates
-from marathon_pipeline.licences import UNRESTRICTED
 from marathon_pipeline.records import (
     Binding,
     ClipCaption,
@@ -36,6 +35,7 @@ from marathon_pipeline.records import (
     content_hash,
 )
 from marathon_pipeline.release.plan import BUCKETS, bucket, next_revision, planned_release, split_of, stale_tasks
+from marathon_pipeline.release.rules import ReleaseRules
 from marathon_pipeline.release.settings import ReleaseSettings
 from marathon_pipeline.release.write import ReleaseInfo, write_release
 from marathon_pipeline.taxonomy import load_taxonomy
@@ -186,7 +186,9 @@ def write_qa(
 
 
 def release(dataset: Dataset, name: str, settings: ReleaseSettings = SETTINGS) -> tuple[Path, ReleaseInfo]:
-    info = write_release(dataset, name, settings, TAXONOMY, Gates(), content={"segment": {"clip_seconds": 30.0}})
+    info = write_release(
+        dataset, name, ReleaseRules(settings, TAXONOMY, Gates()), content={"segment": {"clip_seconds": 30.0}}
+    )
     return Path(info.url), info
 
 
@@ -344,7 +346,7 @@ def test_one_tasks_change_leaves_the_tars_of_all_others_as_they_are(dataset: Dat
     pairs = {task: [pair(video_id, task, n) for n in range(7)] for task in TASKS}
     pairs["temporal_order"] = [pair(video_id, "temporal_order", n, "What is seen before") for n in range(7)]
     write_qa(dataset, video_id, pairs)
-    assert stale_tasks(dataset, "none", SETTINGS, TAXONOMY, Gates()) == set(TASKS)
+    assert stale_tasks(dataset, "none", ReleaseRules(SETTINGS, TAXONOMY, Gates())) == set(TASKS)
     after, _ = release(dataset, "after")
     different = changed(hashes(before), hashes(after))
     assert {path.split("/")[1] for path in different if path.startswith("qa/")} == {"temporal_order"}
@@ -409,23 +411,23 @@ def test_a_damaged_file_of_an_earlier_release_is_not_copied(dataset: Dataset) ->
 
 
 def test_revisions_are_numbered_and_a_current_one_is_kept(dataset: Dataset) -> None:
-    assert next_revision(dataset, "demo", SETTINGS, TAXONOMY, Gates()) == "demo-1"
+    assert next_revision(dataset, "demo", ReleaseRules(SETTINGS, TAXONOMY, Gates())) == "demo-1"
     release(dataset, "demo-1")
-    assert next_revision(dataset, "demo", SETTINGS, TAXONOMY, Gates()) == "demo-1"
-    assert stale_tasks(dataset, "demo", SETTINGS, TAXONOMY, Gates()) == set()
+    assert next_revision(dataset, "demo", ReleaseRules(SETTINGS, TAXONOMY, Gates())) == "demo-1"
+    assert stale_tasks(dataset, "demo", ReleaseRules(SETTINGS, TAXONOMY, Gates())) == set()
     video_id = video_of(SOURCES[3])
     write_qa(dataset, video_id, {TASKS[1]: [pair(video_id, TASKS[1], n, "What colour is it") for n in range(7)]})
-    assert next_revision(dataset, "demo", SETTINGS, TAXONOMY, Gates()) == "demo-2"
-    assert stale_tasks(dataset, "demo", SETTINGS, TAXONOMY, Gates()) == {TASKS[1]}
+    assert next_revision(dataset, "demo", ReleaseRules(SETTINGS, TAXONOMY, Gates())) == "demo-2"
+    assert stale_tasks(dataset, "demo", ReleaseRules(SETTINGS, TAXONOMY, Gates())) == {TASKS[1]}
 
 
 def test_a_split_that_is_frozen_stands_on_the_card_of_a_new_revision(dataset: Dataset) -> None:
     release(dataset, "demo-1")
-    given = dataset, SETTINGS, TAXONOMY, Gates(), UNRESTRICTED, ("test",)
-    assert next_revision(given[0], "demo", *given[1:]) == "demo-2"
-    url = write_release(given[0], "demo-2", *given[1:]).url
+    rules = ReleaseRules(SETTINGS, TAXONOMY, Gates(), frozen=("test",))
+    assert next_revision(dataset, "demo", rules) == "demo-2"
+    url = write_release(dataset, "demo-2", rules).url
     assert "test is frozen: their questions stay" in (Path(url) / "README.md").read_text()
-    assert next_revision(given[0], "demo", *given[1:]) == "demo-2"
+    assert next_revision(dataset, "demo", rules) == "demo-2"
 
 
 def test_the_card_says_how_many_sources_opted_out_and_a_new_one_makes_a_new_revision(dataset: Dataset) -> None:
@@ -440,10 +442,10 @@ def test_the_card_says_how_many_sources_opted_out_and_a_new_one_makes_a_new_revi
 
 
 def test_what_a_release_would_hold_is_told_without_the_tables(dataset: Dataset) -> None:
-    before = planned_release(dataset, SETTINGS, TAXONOMY, Gates())
+    before = planned_release(dataset, ReleaseRules(SETTINGS, TAXONOMY, Gates()))
     for key in dataset.storage.keys("tables"):
         dataset.storage.remove(key)
-    assert planned_release(Dataset(dataset.url), SETTINGS, TAXONOMY, Gates()) == before
+    assert planned_release(Dataset(dataset.url), ReleaseRules(SETTINGS, TAXONOMY, Gates())) == before
     assert set(before) == {*(f"qa/{task}" for task in TASKS), "videos", "captions", "media", "card"}
 
 

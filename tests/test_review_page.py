@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from marathon_pipeline import cli
 from marathon_pipeline.audit.survey import Standards
+from marathon_pipeline.cli import judging
 from marathon_pipeline.dataset.dataset import Dataset, media_key
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import Failed, UserError
@@ -393,6 +394,6 @@ def test_a_port_that_is_taken_is_said(source: Path) -> None:
 def test_without_its_packages_the_command_says_how_to_install_them(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    monkeypatch.setattr(judging, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'marathon-pipeline\[review\]'"):
         cli.app(["review", str(source)], standalone_mode=False)

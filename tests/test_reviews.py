@@ -21,6 +21,7 @@ from marathon_pipeline.gates import Gates, load_gates
 from marathon_pipeline.records import QAPair, Verdict
 from marathon_pipeline.release.plan import planned_release
 from marathon_pipeline.release.release_file import read_release
+from marathon_pipeline.release.rules import ReleaseRules
 from marathon_pipeline.release.settings import ReleaseSettings
 from marathon_pipeline.release.write import write_release
 from marathon_pipeline.shipped import shipped
@@ -182,11 +183,11 @@ def agree(dataset: Dataset, pairs: Iterable[QAPair], verdict: str, **fields: obj
 
 def test_a_pair_that_people_reject_is_out_of_the_next_release_and_only_its_task_moves(dataset: Dataset) -> None:
     settings = ReleaseSettings(media=False)
-    write_release(dataset, "before", settings, TAXONOMY, SHIPPED)
+    write_release(dataset, "before", ReleaseRules(settings, TAXONOMY, SHIPPED))
     first, second, *_ = accepted(dataset, "temporal_order")
     agree(dataset, [first], "reject")
     agree(dataset, [second], "accept")
-    write_release(dataset, "after", settings, TAXONOMY, SHIPPED)
+    write_release(dataset, "after", ReleaseRules(settings, TAXONOMY, SHIPPED))
 
     before, after = read_release(dataset, "before"), read_release(dataset, "after")
     assert before and after
@@ -242,7 +243,7 @@ def test_the_report_says_who_signed_and_judgements_of_what_is_gone_do_not_count(
     assert (reviewed.whole.judged, reviewed.half, reviewed.gone) == (3, 1, 1)
     assert "Signed by Ada (4 judged; 2026-01-02), Ben (3 judged; 2026-01-02)." in page
     assert "Ada and Ben agree on 3 of 3" in page
-    assert planned_release(dataset, ReleaseSettings(), TAXONOMY, SHIPPED)
+    assert planned_release(dataset, ReleaseRules(ReleaseSettings(), TAXONOMY, SHIPPED))
 
 
 def _page(dataset: Dataset, standards: Standards) -> str:

@@ -28,6 +28,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from marathon_pipeline.annotators.protocol import Described
 from marathon_pipeline.annotators.served.annotator import chosen_seconds
 from marathon_pipeline.annotators.served.pool import Reply, Request, hash_of, reply_of
 from marathon_pipeline.dataset.journal import Answer, Asked, Journal
@@ -61,7 +62,7 @@ def refusal(sender: ByHand, folder: Path, **more: Any) -> Failed:
 
 def qa(sender: ByHand, folder: Path, format: str = "choice", **more: Any) -> tuple[list[QAPair], Counter[str]]:
     hand, answers = writer(sender, folder, part=TASK.task, **more)
-    return asyncio.run(hand.write_qa(TASK, format, CLIPS, EVENTS, SUMMARY)), answers.lost
+    return asyncio.run(hand.write_qa(TASK, format, Described(CLIPS, EVENTS, SUMMARY))), answers.lost
 
 
 def split(firsts: Sequence[str], folder: Path, sender: ByHand | None = None) -> list[Event]:
@@ -275,7 +276,7 @@ def test_two_events_that_begin_together_are_repaired(tmp_path: Path) -> None:
 
 def test_an_account_of_the_whole_video_asks_no_model(tmp_path: Path) -> None:
     task, sender = TAXONOMY.tasks["overall_summarization"], ByHand()
-    (pair,) = asyncio.run(writer(sender, tmp_path)[0].write_qa(task, "open", CLIPS, EVENTS, SUMMARY))
+    (pair,) = asyncio.run(writer(sender, tmp_path)[0].write_qa(task, "open", Described(CLIPS, EVENTS, SUMMARY)))
     assert sender.requests == []
     assert pair.answer == SUMMARY.text and pair.question in {shown.question for shown in task.demonstrations}
     assert pair.clip_ids == tuple(caption.clip_id for caption in CLIPS)
@@ -375,7 +376,7 @@ def test_text_that_prompts_share_is_kept_once(tmp_path: Path) -> None:
 
     async def ask() -> None:
         for format in ("open", "choice"):
-            await hand.write_qa(TASK, format, CLIPS, EVENTS, SUMMARY)
+            await hand.write_qa(TASK, format, Described(CLIPS, EVENTS, SUMMARY))
 
     asyncio.run(ask())
     answers.journal.join()

@@ -129,6 +129,7 @@ MIX = {
 }
 
 
+@pytest.mark.slow
 def test_all_faults_at_once_and_a_server_that_dies_and_comes_back_change_nothing_that_was_answered(
     undisturbed: tuple[Path, int], marathon_on: Callable[..., Command], tmp_path: Path
 ) -> None:
@@ -299,11 +300,11 @@ def test_a_server_that_cannot_serve_the_job_is_said_before_anything_is_begun(
     marathon_on: Callable[..., Command], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_KEY", "a-wrong-secret")
-    with serving(key="right") as server:
-        said = marathon_on(server, api_key_env="SOME_KEY")("run", "job.yaml", code=2)
+    with serving(key="right") as server:  # so that no run begins
+        said = marathon_on(server, api_key_env="SOME_KEY").here("run", "job.yaml", code=2)
     assert len(said.splitlines()) == 1 and "api_key_env" in said and "secret" not in said
     with serving(model="another") as server:
-        said = Command(tmp_path)("run", "job.yaml", "--set", f"models.one.endpoints=[{server.url}]", code=2)
+        said = Command(tmp_path).here("run", "job.yaml", "--set", f"models.one.endpoints=[{server.url}]", code=2)
         assert len(said.splitlines()) == 1 and "another" in said
     assert {line["stage"] for line in ledger(tmp_path).values()} == {"download", "segment"}
 

@@ -15,7 +15,7 @@ from marathon_pipeline.dataset.journal import Answers, Journal
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.records import ClipCaption
 
-CLIPS, PROBE, SWAPPED = 800, 0.4, 0.15
+CLIPS, PROBE, SWAPPED = 250, 0.4, 0.15
 
 
 def captioned(folder: Path, faults: dict[str, float], probe: float) -> tuple[list[ClipCaption], Answers]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from by_hand import FIELDS, SUMMARY, TAXONOMY, ByHand, annotator, captions, clip, events, pictures, settings, writer
 
+from marathon_pipeline.annotators.protocol import Described
 from marathon_pipeline.annotators.served import prompts
 from marathon_pipeline.annotators.served.pool import Request, body_of
 from marathon_pipeline.annotators.served.views import View, views
@@ -42,7 +43,7 @@ def asked_of(folder: Path, clips: Sequence[ClipCaption], parts: Sequence[Event],
     for task in TAXONOMY.tasks.values():
         hand = served.for_work(Answers(Journal(Storage(str(folder)), "qa", "video"), task.task))
         for format in ("open", "choice") if task.reads != ("global",) else ():
-            asyncio.run(hand.write_qa(task, format, clips, parts, SUMMARY))
+            asyncio.run(hand.write_qa(task, format, Described(clips, parts, SUMMARY)))
             requests[task.task, format] = sender.requests[-1]
     return requests
 
@@ -164,7 +165,7 @@ def test_the_tasks_of_a_topic_look_at_different_parts_of_a_long_video(long: Aske
 def test_a_context_that_is_too_small_is_said(tokens: int, tmp_path: Path) -> None:
     task = TAXONOMY.tasks["temporal_order"]
     sender = ByHand()
-    asked = writer(sender, tmp_path, context_tokens=tokens)[0].write_qa(task, "open", *LONG, SUMMARY)
+    asked = writer(sender, tmp_path, context_tokens=tokens)[0].write_qa(task, "open", Described(*LONG, SUMMARY))
     with pytest.raises(Failed) as failed:
         asyncio.run(asked)
     assert failed.value.reason == "context" and not failed.value.transient and sender.requests == []
@@ -226,7 +227,7 @@ def all_requests(folder: Path) -> list[Request]:
         await hand.caption_event(parts[1], parts[0], parts[2], clips[2:5])
         await hand.summarize(parts)
         for format in ("open", "choice"):
-            await hand.write_qa(TAXONOMY.tasks["temporal_order"], format, clips, parts, SUMMARY)
+            await hand.write_qa(TAXONOMY.tasks["temporal_order"], format, Described(clips, parts, SUMMARY))
 
     asyncio.run(ask())
     return sender.requests

@@ -43,6 +43,7 @@ from marathon_pipeline.pipeline.ingest import gather
 from marathon_pipeline.pipeline.purge import purge, settle
 from marathon_pipeline.records import Signals, Source
 from marathon_pipeline.release.plan import bucket, next_revision, split_of
+from marathon_pipeline.release.rules import ReleaseRules
 from marathon_pipeline.release.write import write_release
 
 __all__ = ["proxy"]  # a fixture of test_release
@@ -179,7 +180,7 @@ def test_a_reissued_release_has_the_tars_that_the_next_run_would_write(dataset: 
     root = Path(dataset.url)
     purge(dataset.url, [GONE.source_id])
     fresh = Dataset(dataset.url)
-    assert next_revision(fresh, "demo", SETTINGS, TAXONOMY, Gates()) == "demo-2"
+    assert next_revision(fresh, "demo", ReleaseRules(SETTINGS, TAXONOMY, Gates())) == "demo-2"
     release(fresh, "demo-2")
 
     def tars(folder: Path) -> dict[str, str]:
@@ -188,7 +189,7 @@ def test_a_reissued_release_has_the_tars_that_the_next_run_would_write(dataset: 
     assert tars(root / "releases/demo-1.1") == tars(root / "releases/demo-2")
     media = json.loads((root / "releases/demo-2/release.json").read_text())["media"]
     assert tars(root / "media/v2") == tars(root / "media" / media)
-    assert next_revision(fresh, "demo", SETTINGS, TAXONOMY, Gates()) == "demo-2"
+    assert next_revision(fresh, "demo", ReleaseRules(SETTINGS, TAXONOMY, Gates())) == "demo-2"
     with pytest.raises(UserError, match=r"release demo-1 was withdrawn \(takedown\); demo-1.1 took its place"):
         release(fresh, "demo-1")
 
@@ -228,7 +229,7 @@ def test_what_a_reissued_release_says_of_itself_is_counted_anew(dataset: Dataset
     every = {"captions": True, "qa": True, "evidence": "stated"}
     rules = (SourceRule(data_source="odd*", evidence="no"), SourceRule(media=True, **every))
     licences = Licences(sources=rules, models=(ModelRule(model="*", **every),))
-    write_release(dataset, "ruled", SETTINGS, TAXONOMY, Gates(), licences)
+    write_release(dataset, "ruled", ReleaseRules(SETTINGS, TAXONOMY, Gates(), licences))
     split = split_of(GONE, SETTINGS)
 
     def said(name: str) -> tuple[list[int], dict[str, list[int]], int]:

@@ -17,6 +17,7 @@ from marathon_pipeline.gates import Gates
 from marathon_pipeline.pipeline.ingest import gather
 from marathon_pipeline.records import Outcome, QAPair, Video
 from marathon_pipeline.release.plan import bucket
+from marathon_pipeline.release.rules import ReleaseRules
 from marathon_pipeline.release.settings import ReleaseSettings
 from marathon_pipeline.release.write import write_release
 from marathon_pipeline.taxonomy import load_taxonomy
@@ -99,7 +100,7 @@ def test_of_a_source_among_a_thousand_no_trace_is_left_but_keyed_hashes(built: P
         shutil.rmtree(root / folder)
     dataset = grown(Dataset(str(root)))
     settings = ReleaseSettings(title="A thousand", shards=_SHARDS, media_shards=_SHARDS, val=0.1)
-    write_release(dataset, "demo-1", settings, load_taxonomy(), Gates())
+    write_release(dataset, "demo-1", ReleaseRules(settings, load_taxonomy(), Gates()))
     own = {row["qa_id"] for row in pq.read_table(root / dataset.tables.key(QAPair, _GONE)).to_pylist()}
     frames = pq.read_table(root / dataset.tables.key(Video, _GONE).replace("/videos/", "/signals/"))[
         "frame_hash"

@@ -1,6 +1,7 @@
 """Questions about synthetic videos are scored against the scripts; `make truth` does so with many more videos."""
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from truth.told import Told
 
 from marathon_pipeline.records import LETTERS, QAPair
 
-__all__ = ["told"]  # the fixture
+__all__ = ["told", "told_of"]  # fixtures
 
 READERS = ("told", "account", "reading", "moments", "things", "scenes", "claims", "scorer", "clips")
 
@@ -29,7 +30,7 @@ def test_no_clip_caption_says_what_is_not_so(told: Written) -> None:
     assert min(of_field.share for of_field in tallies) >= OF_EACH
 
 
-def test_the_captions_of_another_video_are_found_wrong() -> None:
+def test_the_captions_of_another_video_are_found_wrong(told_of: Callable[[int, float], Written]) -> None:
     tallies = score_clips(Told(told_of(17, 5.0).script), told_of(3, 4.0).captions).values()
     assert sum(of_field.wrong for of_field in tallies) >= 0.5 * sum(of_field.decided for of_field in tallies)
 
@@ -51,7 +52,7 @@ def exchanged(pair: QAPair) -> QAPair:
     return pair.model_copy(update={"letter": letter, "answer": pair.options[LETTERS.index(letter)]})
 
 
-def test_most_answers_about_another_video_are_found_wrong() -> None:
+def test_most_answers_about_another_video_are_found_wrong(told_of: Callable[[int, float], Written]) -> None:
     other = Told(told_of(17, 5.0).script)
     scores = [score(other, pair) for pair in told_of(3, 4.0).pairs]
     assert sum(found.right is True for found in scores) <= 0.15 * len(scores)

@@ -4,7 +4,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from marathon_pipeline.dataset.journal import Answers
-from marathon_pipeline.records import Binding, Clip, ClipCaption, Event, Format, Judged, QAPair, Signals, Summary
+from marathon_pipeline.records import (
+    Binding,
+    Clip,
+    ClipCaption,
+    Event,
+    Format,
+    Judged,
+    QAPair,
+    Record,
+    Signals,
+    Summary,
+)
 from marathon_pipeline.taxonomy import Task
 
 # JPEGs of the proxy: for whole seconds of a video, in ascending order, at most so many pixels high.
@@ -17,6 +28,23 @@ class Written(NamedTuple):
     model: str
     requests: int
     files: tuple[str, ...]
+
+
+class Described(NamedTuple):
+    """A video in words: all that its QA is written from."""
+
+    captions: Sequence[ClipCaption]
+    events: Sequence[Event]
+    summary: Summary
+
+    @property
+    def rows(self) -> tuple[Record, ...]:
+        return (*self.captions, *self.events, self.summary)
+
+    def is_of(self, rows: Sequence[Record]) -> bool:
+        """Whether its rows are these very objects: to compare what they say would cost as much as to write from it."""
+        own = self.rows
+        return len(rows) == len(own) and all(one is other for one, other in zip(rows, own, strict=True))
 
 
 class Annotator(Protocol):
@@ -73,15 +101,7 @@ class Writer(Protocol):
         """One narrative of the whole video, without times."""
         ...
 
-    async def write_qa(
-        self,
-        task: Task,
-        format: Format,
-        captions: Sequence[ClipCaption],
-        events: Sequence[Event],
-        summary: Summary,
-        known: Sequence[str] = (),
-    ) -> list[QAPair]:
+    async def write_qa(self, task: Task, format: Format, video: Described, known: Sequence[str] = ()) -> list[QAPair]:
         """At most as many pairs as the task wants per video in this format; none asks a `known` question."""
         ...
 

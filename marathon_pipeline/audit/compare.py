@@ -9,13 +9,13 @@ intersection over union). What finds no partner was *removed* or *added*.
 import sqlite3
 from bisect import insort
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Literal
 
 from marathon_pipeline.audit.measures import covered_seconds
-from marathon_pipeline.audit.sides import Cost, Kind, Side, Version
+from marathon_pipeline.audit.sides import Cost, DatasetSide, Kind, Parts, Side, Version
 from marathon_pipeline.audit.statistics import share
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.records import Record, Span, digest
@@ -123,6 +123,11 @@ def compare(
     same = {task: before[task][1] for task in before if before[task] == now.get(task)}
     for task, count in same.items():
         counts[task]["unchanged"] = count
+    alike: Parts = {}
+    if isinstance(old, DatasetSide) and isinstance(new, DatasetSide):
+        alike = new.alike(old, tasks, videos)
+        for task, accepted in new.tally(alike):
+            counts[task].update(["unchanged"] if accepted else ["rejected 0", "rejected 1"])
     kept: defaultdict[tuple[str, ChangeKind], list[tuple[str, Change]]] = defaultdict(list)
     rows = sqlite3.connect("")  # a file without a name, gone with the connection
     try:
@@ -131,7 +136,7 @@ def compare(
         for number, side in enumerate((old, new)):
             rows.executemany(
                 "INSERT OR IGNORE INTO pairs VALUES (?, ?, ?, ?, ?, ?, ?)",
-                _rows(side, number, tasks - same.keys(), videos, counts),
+                _rows(side.pairs(tasks - same.keys(), videos, alike), number, counts),
             )
         for task, found in _differences(rows):
             counts[task][found if isinstance(found, str) else found.kind] += 1
@@ -172,9 +177,9 @@ def _task(task: str, counts: Counter[str], old: Cost | None, new: Cost | None) -
 
 
 def _rows(
-    side: Side, number: int, tasks: Collection[str], videos: Collection[str], counts: defaultdict[str, Counter[str]]
+    pairs: Iterator[tuple[Version, bool]], number: int, counts: defaultdict[str, Counter[str]]
 ) -> Iterator[tuple[str | int, ...]]:
-    for pair, accepted in side.pairs(tasks, videos):
+    for pair, accepted in pairs:
         if not accepted:
             counts[pair.task][f"rejected {number}"] += 1
             continue

@@ -2,10 +2,10 @@
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from marathon_pipeline.audit.statistics import StageEnd
-from marathon_pipeline.records import Outcome
+from marathon_pipeline.dataset.ledger import Ledger
 
 _BY_VIDEO = ("segment", "caption_clips", "caption_events", "summarize")  # in order, after `download`
 
@@ -15,16 +15,16 @@ End = tuple[str, str]  # status and reason
 class Ends:
     """What a later edit cut off upstream has not entered."""
 
-    def __init__(self, ledger: Iterable[Outcome]) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         found: defaultdict[tuple[str, str], dict[str, End]] = defaultdict(dict)  # by stage and part: of each video
         entered: set[str] = set()
         known: dict[End, End] = {}  # each once: there are a million outcomes, and a dozen ends
-        for outcome in ledger:
-            end = (outcome.status, outcome.reason)
-            stage, part = sys.intern(outcome.stage), sys.intern(outcome.part)
-            found[stage, part][sys.intern(outcome.video_id)] = known.setdefault(end, end)
-            if stage == "download" and outcome.status == "ok":
-                entered.update(map(sys.intern, outcome.videos))
+        for outcome in ledger.fields():
+            end = (outcome["status"], outcome.get("reason", ""))
+            stage, part = outcome["stage"], outcome.get("part", "")
+            found[stage, part][sys.intern(outcome["video_id"])] = known.setdefault(end, end)
+            if stage == "download" and outcome["status"] == "ok":
+                entered.update(map(sys.intern, outcome.get("videos", ())))
         downloads = found["download", ""]
         self._stages = [("download", len(downloads), Counter(downloads.values()))]
         for stage in _BY_VIDEO:

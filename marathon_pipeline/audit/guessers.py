@@ -18,10 +18,15 @@ def most_central(options: Sequence[str]) -> int | None:
 
     None where no option shares more than all others.
     """
-    bags = [frozenset(words(option)) for option in options]
+    return most_central_of([frozenset(words(option)) for option in options])
+
+
+def most_central_of(bags: Sequence[frozenset[str] | frozenset[int]]) -> int | None:
+    """bags: the words of each option, or their numbers."""
     likeness = [0.0] * len(bags)
     for one, other in combinations(range(len(bags)), 2):
-        shared = len(bags[one] & bags[other]) / max(1, len(bags[one] | bags[other]))
+        both = len(bags[one] & bags[other])
+        shared = both / max(1, len(bags[one]) + len(bags[other]) - both)
         likeness[one] += shared
         likeness[other] += shared
     return _only_most([round(each, 9) for each in likeness])
@@ -47,9 +52,12 @@ class Usual:
 
     def extend(self, other: "Usual", cells: Sequence[int]) -> None:
         """cells: what those of the other one are counted under here."""
+        import numpy as np
+
         self._hashes.extend(other._hashes)
         self._right.extend(other._right)
-        self._cells.extend(cells[cell] for cell in other._cells)
+        if other._cells:
+            self._cells.frombytes(np.array(cells, np.uint32)[np.array(other._cells)].tobytes())
 
     def counts(self) -> tuple[Counter[int], Counter[int]]:
         """By cell: how many questions have one option that was right most often, and how often it is right here."""

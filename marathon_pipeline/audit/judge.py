@@ -8,19 +8,19 @@ from marathon_pipeline.audit.checks import Cells, grouped, judged, summed
 from marathon_pipeline.audit.statistics import Calibrated, JudgedTask, JudgeReport
 from marathon_pipeline.dataset.ledger import Ledger
 from marathon_pipeline.gates import Gates
-from marathon_pipeline.records import Judged, JudgedMeasure, Verdict
+from marathon_pipeline.records import Judged, JudgedMeasure
 from marathon_pipeline.taxonomy import Taxonomy
 
 
-def counts_of(verdict: Verdict) -> Counter[str]:
+def counts_of(blind: float | None, grounded: float | None, said: Judged | None, unjudged: str) -> Counter[str]:
     """What a verdict adds to the counts of its cell."""
-    counts = Counter(unjudged=bool(verdict.unjudged))
-    if verdict.blind_right is not None:
-        counts.update(blind_asked=1, blind_thousandths=round(1000 * verdict.blind_right))
-    if verdict.grounded_right is not None:
-        counts.update(grounded_asked=1, grounded=int(verdict.grounded_right))
-    if verdict.judged is not None:
-        counts.update({"judged": 1, f"judged_{verdict.judged}": 1})
+    counts = Counter(unjudged=bool(unjudged))
+    if blind is not None:
+        counts.update(blind_asked=1, blind_thousandths=round(1000 * blind))
+    if grounded is not None:
+        counts.update(grounded_asked=1, grounded=int(grounded))
+    if said is not None:
+        counts.update({"judged": 1, f"judged_{said}": 1})
     return counts
 
 

@@ -1,10 +1,8 @@
 """How much of the answer the question says in other forms and another order of its words."""
 
 from collections.abc import Sequence
-from functools import cache, lru_cache
-from typing import Any
 
-from marathon_pipeline.wording import words
+from marathon_pipeline.wording import stem, words
 
 # What most sentences hold, whatever they are about. Words of order, place and count are not among them.
 _EMPTY = frozenset(
@@ -38,16 +36,4 @@ def _share(text: str, asked: frozenset[str]) -> float:
 
 
 def _stems(text: str) -> frozenset[str]:
-    return frozenset(_stem(word) for word in words(text) if word not in _EMPTY)
-
-
-@lru_cache(65536)
-def _stem(word: str) -> str:
-    return str(_stemmer().stemWord(word))
-
-
-@cache
-def _stemmer() -> Any:
-    from snowballstemmer import stemmer
-
-    return stemmer("english")
+    return frozenset(stem(word) for word in words(text) if word not in _EMPTY)

@@ -6,7 +6,7 @@ from marathon_pipeline import wording
 from marathon_pipeline.audit.language import foreign
 from marathon_pipeline.audit.leaks import answer_leak, option_leak
 from marathon_pipeline.audit.options import ways_apart
-from marathon_pipeline.records import LETTERS, Clip, QAPair, Span, Verdict, merged
+from marathon_pipeline.records import LETTERS, Clip, QAPair, Span, Verdict, merged, union
 from marathon_pipeline.taxonomy import Rules, Task
 from marathon_pipeline.wording import words
 
@@ -65,7 +65,12 @@ def measure(pair: QAPair, seconds: float, clips: Mapping[str, Clip], task: Task,
 
 def covered_seconds(spans: Iterable[Span]) -> float:
     """The length of the union of spans."""
-    return sum(span.end - span.start for span in merged(spans))
+    return length((span.start, span.end) for span in spans)
+
+
+def length(stretches: Iterable[tuple[float, float]]) -> float:
+    """Of the union of starts and ends."""
+    return sum(end - start for start, end in union(stretches))
 
 
 def _form(pair: QAPair, task: Task) -> Iterator[str]:

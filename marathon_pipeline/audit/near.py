@@ -7,11 +7,11 @@ its options agree by `LIKE_MORE`; a long answer agrees by `LIKE_MORE`.
 """
 
 from array import array
-from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
-from marathon_pipeline.audit.said import Said, hash_of
+from marathon_pipeline.audit.said import Said
+from marathon_pipeline.audit.texts import PerWord, mixed, together, word_hashes
 from marathon_pipeline.records import Colour, Shape
 from marathon_pipeline.wording import words
 
@@ -24,7 +24,6 @@ LIKE_MORE = 0.6
 LONG_ANSWER = 8  # words; of a shorter one every word counts
 _HASHES, _MORE = 64, 32  # of questions, and of the rest: an estimate's standard error is 0.06, and 0.09
 _BAND = 4  # hashes that agree, and two pairs are compared: 96 % of those that are as like as `LIKE`, 99 % at 0.7
-_WORDS_KEPT = 1_000_000  # numbers of words that a process remembers
 
 # One of them changed, and another thing is asked or answered.
 DECISIVE = frozenset((
@@ -56,19 +55,21 @@ class Signatures:
         self._hashes, self._blocks, self._videos = array("H"), array("Q"), array("I")
         self._count = 0  # of videos
 
-    def add(self, pairs: Sequence[Said]) -> None:
+    def add(self, said: Said) -> None:
         """The pairs of one video."""
-        if pairs:
-            self._hashes.frombytes(_signatures(pairs).tobytes())
-            self._blocks.extend(map(_block, pairs))
-            self._videos.extend([self._count] * len(pairs))
+        if len(said):
+            self._hashes.frombytes(_signatures(said).tobytes())
+            self._blocks.frombytes(_blocks(said).tobytes())
+            self._videos.extend([self._count] * len(said))
         self._count += 1
 
     def extend(self, other: "Signatures") -> None:
         """With those of other videos."""
+        import numpy as np
+
         self._hashes.extend(other._hashes)
         self._blocks.extend(other._blocks)
-        self._videos.extend(video + self._count for video in other._videos)
+        self._videos.frombytes((np.frombuffer(other._videos, np.uint32) + np.uint32(self._count)).tobytes())
         self._count += other._count
 
     def near(self) -> Near:
@@ -79,7 +80,7 @@ class Signatures:
         groups = np.arange(len(blocks))
         for first in range(0, _HASHES, _BAND):
             keys = np.ascontiguousarray(signatures[:, first : first + _BAND]).view(np.uint64)[:, 0]
-            keys = _mixed(keys) ^ blocks
+            keys = mixed(keys) ^ blocks
             order = np.argsort(keys, kind="stable")
             same = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
             one, other = order[same], order[same + 1]
@@ -107,34 +108,44 @@ def _join(groups: "NDArray[np.int64]", one: "NDArray[np.int64]", other: "NDArray
         one, other = one[apart], other[apart]
 
 
-def _signatures(pairs: Sequence[Said]) -> "NDArray[np.uint16]":
+def _signatures(said: Said) -> "NDArray[np.uint16]":
     """(pairs, hashes): of the questions, then of answers that are long, or the options of those that are not."""
     import numpy as np
 
-    more = [[said.answer] if len(said.answer) >= LONG_ANSWER else said.options for said in pairs]
-    asked = _minima([[said.question] for said in pairs], _HASHES)
-    return np.concatenate([asked, _minima(more, _MORE)], axis=1)
+    places = said.texts.places
+    values = _values(said.texts.numbers)
+    asked = _minima(values, places[said.first], places[said.first + 1], _HASHES)
+    long = said.texts.sizes[said.last] >= LONG_ANSWER
+    begin = np.where(long, places[said.last], places[said.first + 1])
+    end = np.where(long, places[said.last + 1], places[said.last])
+    return np.concatenate([asked, _minima(values, begin, end, _MORE)], axis=1)
 
 
-def _minima(texts: Sequence[Sequence[list[str]]], hashes: int) -> "NDArray[np.uint16]":
-    """The lower half of the least hash of the words and word pairs of some texts together, for each of the hashes."""
+def _values(numbers: "NDArray[np.int32]") -> "NDArray[np.uint32]":
+    """(2, words): a hash of each word, and of it with the next one. The end of a text makes pairs as a word does."""
     import numpy as np
 
-    tokens: list[str] = []
-    starts: list[int] = []
-    for together in texts:
-        starts.append(len(tokens))
-        tokens.append("")  # the end of a text makes pairs as a word does
-        for text in together:
-            tokens += text
-            tokens.append("")
-    one = np.fromiter(map(_numbers.__getitem__, tokens), np.uint64, len(tokens))
-    two = _mixed(one) + np.roll(one, -1)
-    values = np.stack([np.where(one == _numbers[""], two, one), two])
-    values = (_mixed(values) >> np.uint64(32)).astype(np.uint32)
+    one = word_hashes.of(numbers)
+    two = mixed(one) + np.roll(one, -1)
+    return (mixed(np.stack([np.where(numbers == 0, two, one), two])) >> np.uint64(32)).astype(np.uint32)
+
+
+def _minima(
+    values: "NDArray[np.uint32]", begin: "NDArray[np.int64]", end: "NDArray[np.int64]", hashes: int
+) -> "NDArray[np.uint16]":
+    """(stretches, hashes): the lower half of the least hash of each stretch of the values."""
+    import numpy as np
+
     times, plus = _multipliers(hashes)
-    least = [np.minimum.reduceat(times * each + plus, starts, axis=1) for each in values]
-    return np.minimum(*least).T.astype(np.uint16)
+    sizes = end - begin
+    some = sizes > 0
+    starts = np.cumsum(sizes[some]) - sizes[some]
+    where = np.repeat(begin[some] - starts, sizes[some]) + np.arange(sizes.sum())
+    least = np.repeat(times * _values(np.zeros(2, np.int32))[0, 0] + plus, len(sizes), axis=1)  # of a text's end
+    if len(where):
+        found = [np.minimum.reduceat(times * each[where] + plus, starts, axis=1) for each in values]
+        least[:, some] = np.minimum(least[:, some], np.minimum(*found))
+    return least.T.astype(np.uint16)
 
 
 @cache
@@ -145,30 +156,14 @@ def _multipliers(hashes: int) -> "tuple[NDArray[np.uint32], NDArray[np.uint32]]"
     return drawn[0] | np.uint32(1), drawn[1]
 
 
-def _mixed(numbers: "NDArray[np.uint64]") -> "NDArray[np.uint64]":
-    """Every bit of a result depends on all bits of the number (splitmix64)."""
+def _blocks(said: Said) -> "NDArray[np.uint64]":
+    """Hashes of what near duplicates have in common to the letter."""
     import numpy as np
 
-    for shift, times in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        numbers = (numbers ^ (numbers >> np.uint64(shift))) * np.uint64(times)
-    return numbers ^ (numbers >> np.uint64(31))
+    numbers = said.texts.numbers
+    decisive = said.texts.summed(np.where(_decisive.of(numbers), mixed(word_hashes.of(numbers)), np.uint64(0)))
+    short = np.where(said.texts.sizes[said.last] < LONG_ANSWER, said.hashes[said.last], np.uint64(0))
+    return together(said.tasks, said.formats, decisive[said.first] + decisive[said.last], short)
 
 
-def _block(said: Said) -> int:
-    """A hash of what near duplicates have in common to the letter."""
-    decisive = sorted(word for word in (*said.question, *said.answer) if word in DECISIVE or word.isdecimal())
-    short = said.answer if len(said.answer) < LONG_ANSWER else ()
-    return hash_of(said.pair.task, said.pair.format, " ".join(decisive), " ".join(short))
-
-
-class _Numbers(dict[str, int]):
-    """A number for each word, the same in every process."""
-
-    def __missing__(self, word: str) -> int:
-        if len(self) >= _WORDS_KEPT:
-            self.clear()
-        self[word] = number = hash_of(word)
-        return number
-
-
-_numbers = _Numbers()
+_decisive = PerWord(lambda word: word in DECISIVE or word.isdecimal(), "B")

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from marathon_pipeline.audit.calibration import calibrated
 from marathon_pipeline.audit.cards import cards
@@ -12,12 +14,12 @@ from marathon_pipeline.audit.sample import Sampler
 from marathon_pipeline.audit.statistics import Statistics
 from marathon_pipeline.audit.survey import Progress, Standards, survey
 from marathon_pipeline.dataset.dataset import Dataset
-from marathon_pipeline.records import Outcome
 
 JSON_KEY = "audit/report.json"
 HTML_KEY = "audit/report.html"
 MARKDOWN_KEY = "audit/report.md"
-_VERSION = 4  # goes up whenever the same dataset gives another report
+_TELLING = ("stage", "video_id", "part", "status", "reason", "content", "judge")  # of an outcome
+_VERSION = 5  # goes up whenever the same dataset gives another report
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def _fingerprint(dataset: Dataset, standards: Standards) -> str:
     hasher = hashlib.sha256(standards.gates.model_dump_json().encode() + b"\n")
     hasher.update(json.dumps(sorted(standards.benchmarks.items())).encode() + b"\n")
     hasher.update(dataset.reviews().fingerprint.encode() + b"\n")
-    hasher.update(b"".join(sorted(map(_digest, dataset.ledger))))
+    hasher.update(sum(map(_digest, dataset.ledger.fields())).to_bytes(40))  # in whatever order they stand
     hasher.update(json.dumps([each.model_dump() for each in calibrated(dataset.ledger)]).encode() + b"\n")
     for source in dataset.sources().values():
         hasher.update(json.dumps([source.source_id, source.data_source]).encode() + b"\n")
@@ -86,6 +88,6 @@ def _fingerprint(dataset: Dataset, standards: Standards) -> str:
     return hasher.hexdigest()
 
 
-def _digest(o: Outcome) -> bytes:
-    own = [o.stage, o.video_id, o.part, o.status, o.reason, o.content, o.judge]
-    return hashlib.sha256(json.dumps(own).encode()).digest()
+def _digest(outcome: Mapping[str, Any]) -> int:
+    own = "\n".join(outcome.get(name, "") for name in _TELLING)
+    return int.from_bytes(hashlib.sha256(own.encode()).digest())

@@ -6,11 +6,12 @@ by their hash. A pair counts once two people have judged it; while they disagree
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from itertools import combinations
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations, compress
 
+from marathon_pipeline.audit.rows import Pairs
 from marathon_pipeline.audit.statistics import Agreement, Reviewed, ReviewStratum, Signer, SoundShare, share, wilson
-from marathon_pipeline.dataset.reviews import Judged, Judgement, Reviews, Standing, reject_reasons
+from marathon_pipeline.dataset.reviews import REJECTED, Judged, Judgement, Reviews, Standing
 from marathon_pipeline.records import Format, QAPair
 
 
@@ -22,13 +23,14 @@ class ReviewCount:
         self._population: Counter[tuple[str, Format]] = Counter()
         self._formats: dict[Judged, Format] = {}  # of the pairs of the population that are judged, or may come to be
 
-    def add(self, pair: QAPair, passed: bool) -> tuple[str, ...]:
-        """passed: the gates for items. Returns the reasons that people give to reject the pair."""
-        if passed:
-            self._population[pair.task, pair.format] += 1
-            if pair.video_id in self._reviews.standings:
-                self.watch(pair)
-        return reject_reasons(pair, self._reviews.rejected(pair.video_id))
+    def add(self, video_id: str, pairs: Pairs, passed: Sequence[bool]) -> list[tuple[str, ...]]:
+        """The pairs of a video. passed: the gates for items. Returns the reasons that people give to reject each."""
+        self._population.update(compress(zip(pairs.tasks, pairs.formats, strict=True), passed))
+        if video_id not in self._reviews.standings:
+            return [()] * len(passed)
+        judged, rejected = pairs.judged(), self._reviews.rejected(video_id)
+        self._formats.update(compress(zip(judged, pairs.formats, strict=True), passed))
+        return [(REJECTED,) if each in rejected else () for each in judged]
 
     def extend(self, other: "ReviewCount") -> None:
         """With what was counted of other videos."""

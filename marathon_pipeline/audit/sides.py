@@ -1,6 +1,8 @@
 """What is compared: the QA of a dataset that may be released, or that of a release."""
 
-from collections.abc import Collection, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import pyarrow as pa
@@ -8,14 +10,17 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from marathon_pipeline.audit.calibration import in_force
+from marathon_pipeline.audit.rows import Pairs, Verdicts
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import UserError, one_line
 from marathon_pipeline.gates import Gates
-from marathon_pipeline.records import Format, Outcome, QAPair, Record, Span, Verdict
+from marathon_pipeline.records import Format, QAPair, Record, Span, Verdict
 from marathon_pipeline.release.release_file import Release, release_in
 
 Kind = Literal["dataset", "release"]
+
+Parts = Mapping[str, frozenset[str]]  # tasks, by video
 
 _BATCH = 1_000  # rows of a release held at once
 
@@ -44,13 +49,6 @@ class Cost(Record):
     tokens: int = 0
     seconds: float = 0.0
 
-    def plus(self, outcome: Outcome) -> "Cost":
-        return Cost(
-            requests=self.requests + sum(usage.requests for usage in outcome.usage),
-            tokens=self.tokens + sum(usage.prompt_tokens + usage.completion_tokens for usage in outcome.usage),
-            seconds=round(self.seconds + outcome.seconds, 3),
-        )
-
 
 class Side(Protocol):
     """`videos`, `tasks`: those that it could hold QA of."""
@@ -60,8 +58,8 @@ class Side(Protocol):
     videos: frozenset[str]
     tasks: frozenset[str]
 
-    def pairs(self, tasks: Collection[str], videos: Collection[str]) -> Iterator[tuple[Version, bool]]:
-        """Its QA, in no order, and whether each may be released."""
+    def pairs(self, tasks: Collection[str], videos: Collection[str], but: Parts) -> Iterator[tuple[Version, bool]]:
+        """Its QA, in no order, and whether each may be released. but: tasks of videos that are left out."""
 
     def parts(self) -> dict[str, tuple[str, int]]:
         """By task: how many pairs there are, behind a fingerprint that says all of them; a dataset has none."""
@@ -78,32 +76,71 @@ class DatasetSide:
     def __init__(self, dataset: Dataset, gates: Gates) -> None:
         self._dataset, self._gates = dataset, in_force(gates, dataset.ledger)
         self._reviews = dataset.reviews()
-        self._finished = {video.video_id: frozenset(video.tasks) for video in dataset.finished()}
+        self._finished = {video.video_id: video for video in dataset.finished()}
         self.name = _last(dataset.url)
         self.videos = frozenset(self._finished)
-        self.tasks = frozenset().union(*self._finished.values())
+        self.tasks = frozenset(task for video in self._finished.values() for task in video.tasks)
 
-    def pairs(self, tasks: Collection[str], videos: Collection[str]) -> Iterator[tuple[Version, bool]]:
-        read = self._dataset.tables.read_written
+    def pairs(self, tasks: Collection[str], videos: Collection[str], but: Parts) -> Iterator[tuple[Version, bool]]:
+        read = self._dataset.tables.read_some
         for video_id, finished in self._finished.items():
-            wanted = finished.intersection(tasks)
+            wanted = frozenset(finished.tasks).intersection(tasks) - but.get(video_id, frozenset())
             if not wanted or video_id not in videos:
                 continue
-            verdicts = {verdict.qa_id: verdict for verdict in read(Verdict, video_id)}
+            verdicts = {verdict.qa_id: verdict for verdict in read(Verdict, video_id, "task", wanted)}
             by_people = self._reviews.rejected(video_id)
-            for pair in read(QAPair, video_id):
-                if pair.task in wanted:
-                    yield _version(pair), not self._gates.rejects(pair, verdicts.get(pair.qa_id), by_people)
+            for pair in read(QAPair, video_id, "task", wanted):
+                yield _version(pair), not self._gates.rejects(pair, verdicts.get(pair.qa_id), by_people)
+
+    def alike(self, other: "DatasetSide", tasks: Collection[str], videos: Collection[str]) -> dict[str, frozenset[str]]:
+        """By video the tasks of which both hold the same pairs and verdicts and release the same, by their ledgers."""
+        found: dict[str, frozenset[str]] = {}
+        known: dict[frozenset[str], frozenset[str]] = {}  # each once: most videos are alike in all
+        if self._gates != other._gates:
+            return found
+        ours, theirs = self._dataset.ledger, other._dataset.ledger
+        for video_id in sorted(self.videos.intersection(other.videos, videos)):
+            if self._reviews.rejected(video_id) == other._reviews.rejected(video_id):
+                both = frozenset(self._finished[video_id].tasks).intersection(other._finished[video_id].tasks, tasks)
+                same = frozenset(task for task in both if all(
+                    (rows := ours.content(stage, video_id, task)) and rows == theirs.content(stage, video_id, task)
+                    for stage in ("qa", "verify")
+                ))  # fmt: skip
+                if same:
+                    found[video_id] = known.setdefault(same, same)
+        return found
+
+    def tally(self, parts: Parts) -> Iterator[tuple[str, bool]]:
+        """Of each pair of some tasks of videos its task, and whether it may be released."""
+        for video_id, tasks in parts.items():
+            video = replace(self._finished[video_id], tasks=tuple(tasks))
+            verdicts, pairs = (
+                Verdicts(self._dataset.tables, video),
+                Pairs(self._dataset.tables, video, ("letter", "evidence")),
+            )
+            of_gates, rejected = verdicts.reasons(self._gates), self._reviews.rejected(video_id)
+            rows = [verdicts.rows.get(qa_id) for qa_id in pairs.ids]
+            of_people = [judged in rejected for judged in pairs.judged()] if rejected else [False] * len(pairs)
+            for task, row, gone in zip(pairs.tasks, rows, of_people, strict=True):
+                yield task, row is not None and not of_gates[row] and not gone
 
     def parts(self) -> dict[str, tuple[str, int]]:
         return {}
 
     def cost(self, tasks: Collection[str], videos: Collection[str]) -> dict[str, Cost]:
-        costs: dict[str, Cost] = {}
-        for outcome in self._dataset.ledger:
-            if outcome.stage in ("qa", "verify") and outcome.part in tasks and outcome.video_id in videos:
-                costs[outcome.part] = costs.get(outcome.part, Cost()).plus(outcome)
-        return costs
+        found: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for outcome in self._dataset.ledger.fields():
+            part = outcome.get("part", "")
+            if outcome["stage"] in ("qa", "verify") and part in tasks and outcome["video_id"] in videos:
+                own = found[part]
+                own["milliseconds"] += round(1000 * outcome.get("seconds", 0.0))
+                for usage in outcome.get("usage", ()):
+                    own["requests"] += usage.get("requests", 0)
+                    own["tokens"] += usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
+        return {
+            task: Cost(requests=own["requests"], tokens=own["tokens"], seconds=own["milliseconds"] / 1000)
+            for task, own in found.items()
+        }
 
 
 class ReleaseSide:
@@ -117,12 +154,13 @@ class ReleaseSide:
         self.tasks = frozenset(release.tasks)
         self.videos = frozenset(str(row["video_id"]) for row in self._rows("videos.parquet", ["video_id"]))
 
-    def pairs(self, tasks: Collection[str], videos: Collection[str]) -> Iterator[tuple[Version, bool]]:
+    def pairs(self, tasks: Collection[str], videos: Collection[str], but: Parts) -> Iterator[tuple[Version, bool]]:
         for path in sorted(self._release.files):
             room, _, rest = path.partition("/")
             if room == "qa" and rest.partition("/")[0] in tasks and path.endswith(".parquet"):
                 for row in self._rows(path, list(Version.model_fields)):
-                    if row["video_id"] in videos and row["task"] in tasks:
+                    video_id, task = str(row["video_id"]), str(row["task"])
+                    if video_id in videos and task in tasks and task not in but.get(video_id, ()):
                         yield self._version(path, row), True
 
     def parts(self) -> dict[str, tuple[str, int]]:

@@ -1,13 +1,7 @@
 """The survey of a whole dataset: everything is counted in one pass over its finished videos, by several processes."""
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -37,8 +31,8 @@ from marathon_pipeline.audit.statistics import (
 from marathon_pipeline.dataset.dataset import Dataset, Finished
 from marathon_pipeline.dataset.reviews import Reviews
 from marathon_pipeline.dataset.tables import Tables
-from marathon_pipeline.errors import Failed
 from marathon_pipeline.gates import Gates
+from marathon_pipeline.processes import in_parts
 from marathon_pipeline.records import Source
 from marathon_pipeline.taxonomy import TOPICS, Taxonomy
 
@@ -49,8 +43,6 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]  # videos done, of how many
 
 _AT_ONCE = 32  # videos to a part: parts are added up in order, so that no sum depends on how many processes there are
-_PROCESSES = 8  # at most: each takes 200 MB, and one adds up what all of them count
-_ALONE = 8  # parts that are counted here: processes take as long to start
 
 
 class _Part(NamedTuple):
@@ -89,14 +81,13 @@ def survey(
     for first in range(0, len(videos), _AT_ONCE):
         own = videos[first : first + _AT_ONCE]
         parts.append(_Part(own, reviews.of({video.video_id for video, _ in own})))
-    if processes is None:
-        processes = 1 if len(parts) <= _ALONE else min(_PROCESSES, os.cpu_count() or 1)
     sampler = sampler or Sampler(0)
     total = Count(gates, sampler, reviews)
-    for count in _counted(partial(_count, dataset.tables, gates, sampler.count), parts, processes):
+    for count in in_parts(partial(_count, dataset.tables, gates, sampler.count), parts, processes):
         total.extend(count)
         if progress is not None:
             progress(total.videos.total(), len(videos))
+    sampler.read(dataset.tables)
     heard_of = heard(standards.gates, total.cells, standards.taxonomy, dataset.ledger)
     return _statistics(total, Ends(dataset.ledger), replace(standards, gates=gates), known, heard_of)
 
@@ -106,35 +97,6 @@ def _count(tables: Tables, gates: Gates, sample: int, part: _Part) -> Count:
     for video, data_source in part.videos:
         count.video(tables, video, data_source)
     return count
-
-
-def _counted(count: Callable[[_Part], Count], parts: Sequence[_Part], processes: int) -> Iterator[Count]:
-    """What is counted of each part, in their order."""
-    if processes == 1:
-        yield from map(count, parts)
-        return
-    # Not forked: the threads of Arrow and of the storage do not survive that.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, context, initializer=_live_as_long_as_the_parent)
-    try:
-        yield from pool.map(count, parts)
-    except BrokenProcessPool:
-        why = "a process of the audit was killed, perhaps for want of memory: free some, and try again"
-        raise Failed("worker_died", why, transient=True) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _live_as_long_as_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it too, and ends this process
-    parent = multiprocessing.parent_process()
-
-    def end() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end, daemon=True).start()
 
 
 def _statistics(

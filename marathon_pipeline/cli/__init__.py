@@ -10,10 +10,11 @@ import typer
 from marathon_pipeline import __version__
 from marathon_pipeline.cli.judging import audit, review
 from marathon_pipeline.cli.looking import show, status, tasks
-from marathon_pipeline.cli.releasing import check, diff, purge, release
+from marathon_pipeline.cli.releasing import check, diff, export, purge, release
 from marathon_pipeline.cli.running import plan, run
 from marathon_pipeline.cli.shared import fail, out, stopped
 from marathon_pipeline.cli.sources import manifest_check, manifest_import, synth
+from marathon_pipeline.cli.training import train
 from marathon_pipeline.errors import Failed, UserError, defect
 
 _INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
@@ -29,7 +30,7 @@ manifest_app = typer.Typer(help="Work with manifests.", no_args_is_help=True)
 app.add_typer(manifest_app, name="manifest")
 manifest_app.command("check")(manifest_check)
 manifest_app.command("import")(manifest_import)
-for command in (run, plan, status, show, tasks, audit, review, release, diff, check, purge, synth):
+for command in (run, plan, status, show, tasks, audit, review, release, diff, check, export, purge, synth, train):
     app.command()(command)
 
 

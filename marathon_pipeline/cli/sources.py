@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def manifest_check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...")],
     removals: Annotated[
         str, typer.Option("--removals", metavar="DATASET", help="Its removal list: what is on it is wrong here.")
     ] = "",

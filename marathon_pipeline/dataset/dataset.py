@@ -20,6 +20,7 @@ from marathon_pipeline.records import Source
 FORMAT_VERSION = 1
 _HEAD = "dataset.json"
 _SOURCES = "sources.parquet"
+_BESIDE = ("extract_features",)  # for training: a video is finished without it
 
 
 class NoDataset(UserError):
@@ -103,19 +104,19 @@ class Dataset:
         tasks: dict[str, list[str]] = {}
         seconds: dict[str, float] = {}
         events: dict[str, int] = {}
-        for outcome in self.ledger:
-            video_id = outcome.video_id
-            if not outcome.part and outcome.status != "ok":
+        for outcome in self.ledger.fields():
+            video_id, part, ok = outcome["video_id"], outcome.get("part", ""), outcome["status"] == "ok"
+            if not part and not ok and outcome["stage"] not in _BESIDE:
                 ended.add(video_id)
-            match outcome.stage:
+            match outcome["stage"]:
                 case "download":
-                    downloads.update(dict.fromkeys(outcome.videos, video_id))
+                    downloads.update(dict.fromkeys(outcome.get("videos", ()), video_id))
                 case "segment":
-                    seconds[video_id] = outcome.video_seconds
+                    seconds[video_id] = float(outcome.get("video_seconds", 0.0))
                 case "caption_events":
-                    events[video_id] = outcome.items
-                case "verify" if outcome.status == "ok":
-                    tasks.setdefault(video_id, []).append(sys.intern(outcome.part))
+                    events[video_id] = outcome.get("items", 0)
+                case "verify" if ok:
+                    tasks.setdefault(video_id, []).append(sys.intern(part))
         for video_id in sorted(tasks):
             source_id = downloads.get(video_id)
             if source_id is not None and video_id not in ended and source_id not in ended:

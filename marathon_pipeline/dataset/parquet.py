@@ -3,7 +3,7 @@
 import contextlib
 import io
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -87,6 +87,41 @@ def decode(record: type[R], data: bytes) -> list[R]:
     """Raises Damaged."""
     with _damage():
         return [record.model_validate(row) for row in _read(data).to_pylist()]
+
+
+def decode_some(record: type[R], data: bytes, column: str, values: Iterable[str]) -> list[R]:
+    """The rows whose column has one of these values. Raises Damaged."""
+    with _damage():
+        table = _read(data)
+        some = table.filter(pc.is_in(table[column], pa.array(values, pa.string())))
+        return [record.model_validate(row) for row in some.to_pylist()]
+
+
+def columns(record: type[Record], data: bytes, names: Sequence[str]) -> dict[str, pa.Array]:
+    """Some columns, in a fraction of the time that their records take. `binding.annotator`: of a field its own field.
+
+    What was written before a column came has its default. Raises Damaged, where a value is none of its type too.
+    """
+    with _damage():
+        file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+        known = set(file.schema_arrow.names)
+        table = file.read([name for name in names if name.partition(".")[0] in known], use_threads=False)
+        return {name: _column(record, table, name) for name in names}
+
+
+def _column(record: type[Record], table: pa.Table, name: str) -> pa.Array:
+    own, _, part = name.partition(".")
+    kind, field = arrow_schema(record).field(own).type, record.model_fields[own]
+    if own not in table.schema.names:
+        if field.is_required():
+            raise ValueError(f"it has no column {own}")
+        return pa.array([field.default] * table.num_rows, kind)
+    found = table[own].combine_chunks()
+    if part:
+        found, kind = pc.struct_field(found, part), kind.field(part).type
+    if found.null_count and type(None) not in get_args(field.annotation):
+        raise ValueError(f"{name} has no value in some rows")
+    return found if found.type == kind else found.cast(kind)
 
 
 def metadata_of(data: bytes) -> dict[str, str]:

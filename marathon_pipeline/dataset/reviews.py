@@ -46,8 +46,11 @@ class Judged(NamedTuple):
 
     @staticmethod
     def of(pair: QAPair) -> "Judged":
-        evidence = [[span.start, span.end] for span in pair.evidence]
-        return Judged(pair.task, pair.qa_id, digest([pair.qa_id, pair.letter, evidence])[:24])
+        return Judged.by(pair.task, pair.qa_id, pair.letter, ((span.start, span.end) for span in pair.evidence))
+
+    @staticmethod
+    def by(task: str, qa_id: str, letter: str, evidence: Iterable[tuple[float, float]]) -> "Judged":
+        return Judged(task, qa_id, digest([qa_id, letter, [[start, end] for start, end in evidence]])[:24])
 
 
 def tidy(name: str) -> str:

@@ -2,8 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
+
+import pyarrow as pa
 
 from marathon_pipeline.dataset import parquet
 from marathon_pipeline.dataset.storage import Storage
@@ -11,6 +14,7 @@ from marathon_pipeline.errors import Failed
 from marathon_pipeline.records import Outcome, Record
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 _STAMP = "marathon.outcomes"
 
 
@@ -44,22 +48,30 @@ class Tables:
     def read(self, record: type[R], owner: str) -> list[R]:
         """An owner's rows; none where there is no file. Raises Failed `table_damaged`."""
         try:
-            return self._rows(record, owner)
-        except FileNotFoundError:
+            return self.read_written(record, owner)
+        except Failed as error:
+            if error.reason != "table_missing":
+                raise
             return []
 
     def read_written(self, record: type[R], owner: str) -> list[R]:
         """An owner's rows where the ledger says that they were written. Raises Failed, also `table_missing`."""
-        try:
-            return self._rows(record, owner)
-        except FileNotFoundError:
-            key = self.key(record, owner)
-            raise Failed("table_missing", f"{key} is missing: run the job again with --force --video {owner}") from None
+        return self._of_file(record, owner, partial(parquet.decode, record))
 
-    def _rows(self, record: type[R], owner: str) -> list[R]:
+    def read_some(self, record: type[R], owner: str, column: str, values: Iterable[str]) -> list[R]:
+        """Those of an owner's rows whose column has one of these values. Raises Failed, as `read_written`."""
+        return self._of_file(record, owner, partial(parquet.decode_some, record, column=column, values=values))
+
+    def columns(self, record: type[Record], owner: str, names: Sequence[str]) -> dict[str, pa.Array]:
+        """Some columns of an owner's rows (`parquet.columns`). Raises Failed, as `read_written`."""
+        return self._of_file(record, owner, partial(parquet.columns, record, names=names))
+
+    def _of_file(self, record: type[Record], owner: str, decode: Callable[..., T]) -> T:
         key = self.key(record, owner)
         try:
-            return parquet.decode(record, self.storage.read(key))
+            return decode(data=self.storage.read(key))
+        except FileNotFoundError:
+            raise Failed("table_missing", f"{key} is missing: run the job again with --force --video {owner}") from None
         except parquet.Damaged as error:
             raise _damaged(key, error, owner) from None
 

@@ -24,9 +24,12 @@ import pyarrow.parquet as pq
 from marathon_pipeline.dataset.storage import Storage
 
 PART = r"(?:_[0-9]{8,}-[0-9]{8,})?"  # what an id of a part of a source ends in (see the stage `download`)
+_PART_AT_END = re.compile(PART + "$")
 PICTURES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".jpg", ".png"})  # pictures: no text to be found in them
 _HEX = re.compile(rb"(?<![0-9a-fA-F])[0-9a-f]{16,64}(?![0-9a-fA-F])")
 _LONGEST_HASH = 64
+_FEW = 50  # names: of more it is quicker to look for all at once
+_YOUTUBE = re.compile(r"https://www\.youtube\.com/watch\?v=([0-9A-Za-z_-]{11})")
 _ID_FIELD = r"(?:[a-z_]*_id|id|owner|videos?|source|__key__)"
 
 
@@ -53,29 +56,38 @@ class Names:
         return bool(self.owner(key))
 
     def _whole(self, id: str) -> str:
-        return id if id in self.ids else re.sub(PART + "$", "", id)
+        return id if id in self.ids else _PART_AT_END.sub("", id)
 
     def in_text(self, text: bytes) -> bool:
-        if self._pattern and pc.match_substring_regex(pa.array([text], pa.large_binary()), self._pattern)[0].as_py():
+        looked_for = self._pattern if self._weak or self._may_name(text) else ""
+        if looked_for and pc.match_substring_regex(pa.array([text], pa.large_binary()), looked_for)[0].as_py():
             return True
         return bool(self.hashes) and any(found.decode() in self.hashes for found in _HEX.findall(text))
 
     def in_values(self, field: str, values: pa.Array) -> bool:
         """Whether a column of texts holds any."""
-        values = pc.unique(values).drop_null()
-        if self._strong and _any(pc.match_substring_regex(values, self._strong)):
+        data = values.buffers()[2]
+        if data is None:
+            return False
+        if self._strong and self._may_name(data.to_pybytes()) and _any(pc.match_substring_regex(values, self._strong)):
             return True
         weak = self._weak_value if re.fullmatch(_ID_FIELD, field) else ""
-        if weak and _any(pc.match_substring_regex(values, weak)):
+        if weak and _any(pc.match_substring_regex(pc.unique(values), weak)):
             return True
         if not self.hashes:
             return False
-        short = values.filter(pc.less_equal(pc.utf8_length(values), _LONGEST_HASH))
-        return _any(pc.is_in(short.cast(pa.string()), value_set=self._hash_set))
+        if data.size > _LONGEST_HASH * len(values):
+            values = values.filter(pc.less_equal(pc.binary_length(values), _LONGEST_HASH))
+        return not self.hashes.isdisjoint(values.to_pylist())
+
+    def _may_name(self, text: bytes) -> bool:
+        """False where no id and no address can stand in a text: told a hundred times faster than where one does."""
+        return len(self._literals) > _FEW or any(literal in text for literal in self._literals)
 
     @cached_property
-    def _hash_set(self) -> pa.Array:
-        return pa.array(sorted(self.hashes), pa.string())
+    def _literals(self) -> tuple[bytes, ...]:
+        """What stands in every text that `_strong` matches, in one spelling for each."""
+        return tuple(name.encode() for name in (*filter(_is_strong, self.ids), *map(_kernel_of_url, self.urls)))
 
     @cached_property
     def _strong(self) -> str:
@@ -108,14 +120,21 @@ def _is_strong(id: str) -> bool:
 
 def _pattern_of_url(url: str) -> str:
     """Of a canonical URL, whatever its scheme and whether `www.` stands before its host; of a YouTube video, its id."""
-    if video := re.fullmatch(r"https://www\.youtube\.com/watch\?v=([0-9A-Za-z_-]{11})", url):
-        return rf"[/=]{re.escape(video[1])}(?:[^0-9A-Za-z_-]|$)"
-    tail = re.sub(r"^https?://(?:www\.)?", "", url)
-    return rf"(?:^|[/.]){re.escape(tail)}(?:[^0-9A-Za-z_/.-]|[.](?:[^0-9A-Za-z]|$)|$)"
+    kernel = re.escape(_kernel_of_url(url))
+    if _YOUTUBE.fullmatch(url):
+        return rf"[/=]{kernel}(?:[^0-9A-Za-z_-]|$)"
+    return rf"(?:^|[/.]){kernel}(?:[^0-9A-Za-z_/.-]|[.](?:[^0-9A-Za-z]|$)|$)"
+
+
+def _kernel_of_url(url: str) -> str:
+    video = _YOUTUBE.fullmatch(url)
+    return video[1] if video else re.sub(r"^https?://(?:www\.)?", "", url)
 
 
 def named_in(storage: Storage, key: str, names: Names) -> bool:
     """Whether a file holds any of the names, in clear, compressed or packed."""
+    if PurePosixPath(key).suffix.lower() in PICTURES:
+        return False
     with storage.local_file(key) as path, path.open("rb") as file:
         try:
             return _named(PurePosixPath(key).name, file, names)
@@ -133,7 +152,7 @@ def _named(name: str, file: IO[bytes], names: Names) -> bool:
                 or (member.isfile() and _named(member.name, tar.extractfile(member) or io.BytesIO(), names))
                 for member in tar
             )
-    if suffix in PICTURES:
+    if suffix in PICTURES or suffix == ".safetensors":  # features: numbers, a gigabyte an hour
         return False
     if suffix == ".parquet":
         return _named_in_parquet(file, names)
@@ -159,10 +178,22 @@ def _named_in_parquet(file: IO[bytes], names: Names) -> bool:
         return True
     return any(
         names.in_values(field, values)
-        for batch in parquet.iter_batches(use_threads=False)
+        for batch in parquet.iter_batches(columns=_names_of_texts(parquet.schema_arrow), use_threads=False)
         for column, field in zip(batch.columns, batch.schema.names, strict=True)
         for field, values in _texts(field, column)
     )
+
+
+def _names_of_texts(schema: pa.Schema) -> list[str]:
+    return [field.name for field in schema if _holds_text(field.type)]
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _holds_text(kind.value_type)
+    if pa.types.is_nested(kind):
+        return any(_holds_text(kind.field(number).type) for number in range(kind.num_fields))
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _texts(field: str, array: pa.Array) -> Iterator[tuple[str, pa.Array]]:

@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
 from typing import Any
 
@@ -31,7 +31,7 @@ def ray_started(settings: RunSettings) -> Iterator[None]:
     if not local:
         _reach(settings.ray_address)
     try:
-        with _blocked(_STOPPING if local else ()):
+        with _blocked(_STOPPING if local else ()), _lean() if local else nullcontext():
             try:
                 ray.init(
                     address=settings.ray_address,
@@ -67,6 +67,31 @@ def nodes_by_address() -> dict[str, str]:
     known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     nodes = sorted((node["NodeManagerAddress"], node["NodeID"]) for node in known if node["Alive"])
     return dict(nodes)
+
+
+@contextmanager
+def _lean() -> Iterator[None]:
+    """Ray without what a run on one machine never asks: dashboard, autoscaler, log monitor.
+
+    They take 4 of the 10 s of CPU of its start. `ray.init` has no option against the last two, and starts a process for
+    the first one also where it is told to leave it out. A Ray that has them elsewhere starts with all of them.
+    """
+    from ray._private import node, utils
+
+    left_out: tuple[tuple[Any, str, Any], ...] = (
+        (node.Node, "start_api_server", None),
+        (node.Node, "start_monitor", None),
+        (node.Node, "start_log_monitor", None),
+        (utils, "get_dashboard_dependency_error", ImportError("left out")),  # as where Ray is installed without it
+    )
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in left_out if hasattr(owner, name)]
+    for owner, name, answer in left_out if len(before) == len(left_out) else ():
+        setattr(owner, name, lambda *_, answer=answer, **__: answer)
+    try:
+        yield
+    finally:
+        for owner, name, method in before:
+            setattr(owner, name, method)
 
 
 @contextmanager

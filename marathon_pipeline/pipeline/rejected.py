@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from marathon_pipeline.dataset.dataset import Dataset
-from marathon_pipeline.dataset.reviews import Judged, reject_reasons
+from marathon_pipeline.dataset.reviews import Judged
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.pipeline.plan import Planner
 from marathon_pipeline.records import QAPair, Verdict
@@ -59,12 +59,11 @@ def find_rejected(
 
 
 def _rejected(dataset: Dataset, video_id: str, gates: Gates, by_people: frozenset[Judged]) -> Mapping[str, set[str]]:
-    """The ids of the rejected pairs of a video, by task."""
+    """The ids of the rejected pairs of a video, by task. What nobody has verified is not rejected."""
     ids: defaultdict[str, set[str]] = defaultdict(set)
-    for verdict in dataset.tables.read(Verdict, video_id):
-        if gates.reasons(verdict):
-            ids[verdict.task].add(verdict.qa_id)
-    for pair in dataset.tables.read(QAPair, video_id) if by_people else ():
-        if reject_reasons(pair, by_people):
+    verdicts = {verdict.qa_id: verdict for verdict in dataset.tables.read(Verdict, video_id)}
+    for pair in dataset.tables.read(QAPair, video_id) if verdicts else ():
+        verdict = verdicts.get(pair.qa_id)
+        if verdict is not None and gates.rejects(pair, verdict, by_people):
             ids[pair.task].add(pair.qa_id)
     return ids

@@ -24,7 +24,7 @@ from marathon_pipeline.pipeline.work import Caller, Order, carry_out
 from marathon_pipeline.records import Outcome, Source, digest
 from marathon_pipeline.sources.governor import Paused
 from marathon_pipeline.sources.settings import LimitSettings
-from marathon_pipeline.stages.stage import Stage, is_served
+from marathon_pipeline.stages.stage import Stage, is_served, uses_gpu
 
 _FLUSH_SECONDS = 1.0
 _STEP_SECONDS = 0.5
@@ -228,6 +228,10 @@ class _Loop:
         import ray
 
         remote = ray.remote(max_retries=0)(_carry_out)
+        on_gpu = remote
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        if resources.get("GPU", 0) >= 1:  # else Ray would wait for one for ever
+            on_gpu = ray.remote(max_retries=0, num_gpus=1, max_calls=0)(_carry_out)  # 1 loads the model for each video
         handles = {stage.name: ray.put(stage) for stage in self.planner.stages}
         dataset = ray.put(self.dataset)
         callers = self.callers()
@@ -255,7 +259,8 @@ class _Loop:
                 caller = callers[int(digest(work.owner)[:8], 16) % len(callers)]
                 reference = caller.carry_out.remote(work.stage.name, order)
             else:
-                reference = remote.remote(handles[work.stage.name], dataset, order)
+                task = on_gpu if uses_gpu(work.stage) else remote
+                reference = task.remote(handles[work.stage.name], dataset, order)
             self.in_flight[reference] = work, lives
 
         self.downloads.recall()

@@ -21,7 +21,7 @@ class Tree(Record):
 
 
 def tree(dataset: Dataset, video_id: str, gates: Gates) -> Tree:
-    owner = next((o.video_id for o in dataset.ledger if video_id in o.videos), "")
+    owner = next((o.video_id for o in dataset.ledger.of_stage("download") if video_id in o.videos), "")
     videos = [video for video in dataset.tables.read(Video, owner) if video.video_id == video_id] if owner else []
     if not videos:
         known = [o.videos[0] for o in dataset.ledger if o.videos][:3]

@@ -6,11 +6,13 @@ from pydantic import BaseModel, ConfigDict
 
 from marathon_pipeline.annotators.protocol import Annotator, JudgingAnnotator
 from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.hour_llava.features import FeatureSettings
 from marathon_pipeline.sources.settings import DownloadSettings
 from marathon_pipeline.stages.calibrate import Calibrate
 from marathon_pipeline.stages.caption_clips import CaptionClips, CaptionSettings
 from marathon_pipeline.stages.caption_events import CaptionEvents, EventSettings
 from marathon_pipeline.stages.download import Download, PartSettings
+from marathon_pipeline.stages.extract_features import ExtractFeatures
 from marathon_pipeline.stages.judging import JudgeSettings
 from marathon_pipeline.stages.qa import WriteQA
 from marathon_pipeline.stages.segment import Segment, SegmentSettings
@@ -20,7 +22,17 @@ from marathon_pipeline.stages.verify import Verify
 from marathon_pipeline.taxonomy import Taxonomy
 
 ANNOTATED = ("caption_clips", "caption_events", "summarize", "qa")
-STAGE_NAMES = ("download", "segment", "caption_clips", "caption_events", "summarize", "qa", "verify", "calibrate")
+STAGE_NAMES = (
+    "download",
+    "segment",
+    "caption_clips",
+    "caption_events",
+    "summarize",
+    "qa",
+    "verify",
+    "calibrate",
+    "extract_features",
+)
 
 
 class StageSettings(BaseModel):
@@ -34,6 +46,7 @@ class StageSettings(BaseModel):
     captions: CaptionSettings = CaptionSettings()
     events: EventSettings = EventSettings()
     judge: JudgeSettings = JudgeSettings()
+    features: FeatureSettings | None = None  # none: training decodes the proxies, and runs the tower, in every epoch
 
 
 def build_stages(
@@ -45,6 +58,7 @@ def build_stages(
     judge: JudgingAnnotator | None = None,
 ) -> tuple[Stage, ...]:
     """`annotators`: who writes in each stage of `ANNOTATED`. Without a `judge` there is no `calibrate`."""
+    features = settings.features
     captions = taxonomy.captions
     return (
         Download(settings.download, settings.parts, settings.segment.decode, storage),
@@ -55,4 +69,5 @@ def build_stages(
         WriteQA(annotators["qa"], taxonomy, tasks),
         Verify(taxonomy, tasks, judge, settings.judge),
         *((Calibrate(judge, taxonomy, tasks, settings.judge),) if judge else ()),
+        *((ExtractFeatures(features, storage),) if features else ()),
     )

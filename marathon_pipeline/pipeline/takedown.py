@@ -11,10 +11,9 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import yaml
 
 from marathon_pipeline.annotators.served.batch import INDEX
@@ -35,6 +34,7 @@ from marathon_pipeline.pipeline.certificate import (
     Target,
     next_number,
 )
+from marathon_pipeline.processes import in_parts
 from marathon_pipeline.records import QAPair, Signals, Source, Video
 from marathon_pipeline.release.media import MEDIA_ROOT
 from marathon_pipeline.release.reissue import reissue, released_questions
@@ -46,8 +46,9 @@ from marathon_pipeline.sources.identity import SourceError, canonical_url
 # by its name goes; of one that several share, the lines, rows and objects that name the source do.
 _SILENT = ("dataset.json", REMOVALS_KEY, REMOVALS, CERTIFICATES, ORDERS, "lease")  # say nothing of a source in clear
 _SEEN_TO = ("ledger", "sources.parquet", "job.yaml", RELEASES, MEDIA_ROOT)  # by functions of their own
-_ONE_EACH = ("tables", "journal", "proxies", "originals", ".scratch", ".partial")  # a file is of one video
+_ONE_EACH = ("tables", "journal", "proxies", "features", "originals", ".scratch", ".partial")  # a file is of one video
 _MADE_AGAIN = ("audit",)  # shows pictures and texts; the next run writes it anew
+_AT_ONCE = 500  # files that a process looks through before it says what it found
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def write_order(dataset: Dataset, removals: Removals, source_ids: Sequence[str],
             videos=sum(len(target.videos) for target in targets),
             files=dict(sorted(Counter(own.values()).items())),
             rows=dict(sorted(rows.items())),
-            ledger=sum(outcome.video_id in owners for outcome in dataset.ledger),
+            ledger=sum(outcome["video_id"] in owners for outcome in dataset.ledger.fields()),
             bytes=sum(storage.size(key) for key in own),
         ),
     )
@@ -198,19 +199,13 @@ def names_of(order: Order) -> Names:
 def _search(storage: Storage, order: Order) -> tuple[Searched, tuple[str, ...]]:
     """Look through all files of a dataset for what was removed; the files that name it."""
     names = names_of(order)
-    files: Counter[str] = Counter()
-    pictures = 0
-    left = []
-    for key in storage.keys("") if order.targets else ():  # else nothing of it was ever here
-        if key == order.certificate or key.startswith(f"{ORDERS}/"):
-            continue
-        files[key.split("/")[0]] += 1
-        pictures += PurePosixPath(key).suffix in PICTURES
-        if names.is_file(key) or named_in(storage, key, names):
-            left.append(key)
+    every = storage.keys("") if order.targets else []  # else nothing of it was ever here
+    keys = [key for key in every if key != order.certificate and not key.startswith(f"{ORDERS}/")]
+    parts = [keys[first : first + _AT_ONCE] for first in range(0, len(keys), _AT_ONCE)]
+    left = [key for found in in_parts(partial(_naming, storage, names), parts) for key in found]
     searched = Searched(
-        files=dict(sorted(files.items())),
-        pictures=pictures,
+        files=dict(sorted(Counter(key.split("/")[0] for key in keys).items())),
+        pictures=sum(PurePosixPath(key).suffix in PICTURES for key in keys),
         ids=len(names.ids),
         urls=len(names.urls),
         contents=sum(len(target.contents) for target in order.targets),
@@ -218,6 +213,11 @@ def _search(storage: Storage, order: Order) -> tuple[Searched, tuple[str, ...]]:
         questions=len(order.questions),
     )
     return searched, tuple(left)
+
+
+def _naming(storage: Storage, names: Names, keys: Sequence[str]) -> list[str]:
+    """Of some files those that name one, by their own names or inside."""
+    return [key for key in keys if names.is_file(key) or named_in(storage, key, names)]
 
 
 def _videos_of(dataset: Dataset, source_id: str) -> tuple[str, ...]:
@@ -241,13 +241,18 @@ def _frames_of(storage: Storage, own: Iterable[str]) -> tuple[str, ...]:
     """The hashes of frames that no other video has."""
     folder = f"tables/{Signals.table}"
     of_it = {key for key in own if key.startswith(f"{folder}/")}
-    frames = pa.array(sorted({hash for key in of_it for hash in column(storage, key, "frame_hash").to_pylist()}))
+    frames = {hash for key in of_it for hash in column(storage, key, "frame_hash").to_pylist()}
     if not of_it:
         return ()
-    for key in storage.keys(folder):
-        if key not in of_it and len(frames):
-            frames = frames.filter(pc.invert(pc.is_in(frames, value_set=column(storage, key, "frame_hash"))))
-    return tuple(frames.to_pylist())
+    others = [key for key in storage.keys(folder) if key not in of_it]
+    parts = [others[first : first + _AT_ONCE] for first in range(0, len(others), _AT_ONCE)]
+    shared = in_parts(partial(_also_of, storage, frozenset(frames)), parts)
+    return tuple(sorted(set(frames).difference(*shared)))
+
+
+def _also_of(storage: Storage, frames: frozenset[str], keys: Sequence[str]) -> frozenset[str]:
+    """Which of the frames some other videos have too."""
+    return frames.intersection(hash for key in keys for hash in column(storage, key, "frame_hash").to_pylist())
 
 
 def _questions_of(storage: Storage, own: Iterable[str], source_ids: Sequence[str]) -> set[str]:

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.reviews import Judged
 from marathon_pipeline.errors import UserError
-from marathon_pipeline.gates import Gates
-from marathon_pipeline.licences import UNRESTRICTED, Licences, SourceRule
+from marathon_pipeline.licences import SourceRule
 from marathon_pipeline.records import Source, Split, digest
 from marathon_pipeline.release.release_file import FORMAT_VERSION, ROOT, Release, read_release, release_names
+from marathon_pipeline.release.rules import ReleaseRules
 from marathon_pipeline.release.settings import ReleaseSettings
 from marathon_pipeline.release.withdrawn import withdrawn
-from marathon_pipeline.taxonomy import Taxonomy
 
 BUCKETS = 10_000
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -53,7 +52,7 @@ def split_of(source: Source, settings: ReleaseSettings) -> Split:
     return "val" if share >= 1 - settings.val else "train"
 
 
-def place(dataset: Dataset, settings: ReleaseSettings, licences: Licences = UNRESTRICTED) -> list[Placed]:
+def place(dataset: Dataset, rules: ReleaseRules) -> list[Placed]:
     """Every finished video that nobody asked to take down; of some the licences may let nothing be released."""
     sources, removals, reviews = dataset.sources(), dataset.removals(), dataset.reviews()
     placed = []
@@ -67,36 +66,20 @@ def place(dataset: Dataset, settings: ReleaseSettings, licences: Licences = UNRE
         source = sources[video.source_id]
         if removals.takes(source):
             continue
-        rule = licences.of_source(source.data_source, source.licence, source.url)
-        split = split_of(source, settings)
+        rule = rules.licences.of_source(source.data_source, source.licence, source.url)
+        split = split_of(source, rules.settings)
         rejected = reviews.rejected(video.video_id)
         placed.append(Placed(video.video_id, source, video.tasks, split, bucket(source.source_id), rule, rejected))
     return placed
 
 
-def planned_release(
-    dataset: Dataset,
-    settings: ReleaseSettings,
-    taxonomy: Taxonomy,
-    gates: Gates,
-    licences: Licences = UNRESTRICTED,
-    frozen: Sequence[Split] = (),
-) -> dict[str, str]:
+def planned_release(dataset: Dataset, rules: ReleaseRules) -> dict[str, str]:
     """The fingerprint of each part of a release made now: `qa/<task>`, `videos`, `captions`, `media`, `card`."""
-    placed = releasable(place(dataset, settings, licences))
-    return planned_parts(dataset, placed, settings, taxonomy, gates, licences, frozen)
+    return planned_parts(dataset, releasable(place(dataset, rules)), rules)
 
 
-def planned_parts(
-    dataset: Dataset,
-    placed: Sequence[Placed],
-    settings: ReleaseSettings,
-    taxonomy: Taxonomy,
-    gates: Gates,
-    licences: Licences,
-    frozen: Sequence[Split] = (),
-) -> dict[str, str]:
-    """frozen: the splits whose QA stays as it was first written, as the card says."""
+def planned_parts(dataset: Dataset, placed: Sequence[Placed], rules: ReleaseRules) -> dict[str, str]:
+    settings, taxonomy, licences, frozen = rules.settings, rules.taxonomy, rules.licences, rules.frozen
 
     def content(stage: str, owner: str, part: str = "") -> str:
         outcome = dataset.ledger.get(stage, owner, part)
@@ -115,7 +98,7 @@ def planned_parts(
             rejected = sorted(judged for judged in video.rejected if judged.task == task)
             contents = [content(stage, video.video_id, task) for stage in ("qa", "verify")]
             qa.setdefault(task, []).append([*row, video.rule.qa, *contents, *([rejected] if rejected else ())])
-    items = [gates.items.model_dump(), [[rule.model, rule.qa] for rule in licences.models]]
+    items = [rules.gates.items.model_dump(), [[rule.model, rule.qa] for rule in licences.models]]
     parts = {
         f"qa/{task}": digest([FORMAT_VERSION, taxonomy.task_rules(task), items, rows]) for task, rows in qa.items()
     }
@@ -175,18 +158,10 @@ def shown(source: Source) -> dict[str, object]:
     return source.model_dump(include={"source_id", "data_source", "url", "licence", "licence_evidence"})
 
 
-def next_revision(
-    dataset: Dataset,
-    base: str,
-    settings: ReleaseSettings,
-    taxonomy: Taxonomy,
-    gates: Gates,
-    licences: Licences = UNRESTRICTED,
-    frozen: Sequence[Split] = (),
-) -> str:
+def next_revision(dataset: Dataset, base: str, rules: ReleaseRules) -> str:
     """`<base>-<n>`: the latest release of that name where it is current, else the one to write next."""
     latest = _latest(dataset, base)
-    if latest and latest.parts == planned_release(dataset, settings, taxonomy, gates, licences, frozen):
+    if latest and latest.parts == planned_release(dataset, rules):
         return latest.name
     return f"{base}-{max((n for n, _ in _revisions(base, _names_given(dataset))), default=0) + 1}"
 
@@ -199,18 +174,11 @@ def revision_before(dataset: Dataset, name: str) -> Release | None:
     return _latest(dataset, base, int(number))
 
 
-def stale_tasks(
-    dataset: Dataset,
-    base: str,
-    settings: ReleaseSettings,
-    taxonomy: Taxonomy,
-    gates: Gates,
-    licences: Licences = UNRESTRICTED,
-) -> set[str]:
+def stale_tasks(dataset: Dataset, base: str, rules: ReleaseRules) -> set[str]:
     """The tasks whose QA differs from that of the latest `<base>-<n>`; where there is none, all that are finished."""
     latest = _latest(dataset, base)
     released = latest.parts if latest else {}
-    planned = planned_release(dataset, settings, taxonomy, gates, licences)
+    planned = planned_release(dataset, rules)
     changed = {part for part in released.keys() | planned.keys() if released.get(part) != planned.get(part)}
     return {part.removeprefix("qa/") for part in changed if part.startswith("qa/")}
 

@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,8 @@ from pydantic import JsonValue
 
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.errors import UserError
-from marathon_pipeline.gates import Gates
-from marathon_pipeline.licences import UNRESTRICTED, Licences, applied
-from marathon_pipeline.records import QAPair, Split, Verdict, Video
+from marathon_pipeline.licences import applied
+from marathon_pipeline.records import QAPair, Verdict, Video
 from marathon_pipeline.release.card import render_card
 from marathon_pipeline.release.croissant import describe
 from marathon_pipeline.release.files import Folder, intact
@@ -35,7 +34,7 @@ from marathon_pipeline.release.release_file import (
     summary_of,
 )
 from marathon_pipeline.release.rows import VideoRow, video_row
-from marathon_pipeline.release.settings import ReleaseSettings
+from marathon_pipeline.release.rules import ReleaseRules
 from marathon_pipeline.release.withdrawn import withdrawn
 from marathon_pipeline.taxonomy import Taxonomy
 
@@ -58,19 +57,13 @@ class ReleaseInfo:
 def write_release(
     dataset: Dataset,
     name: str,
-    settings: ReleaseSettings,
-    taxonomy: Taxonomy,
-    gates: Gates,
-    licences: Licences = UNRESTRICTED,
-    frozen: Sequence[Split] = (),
+    rules: ReleaseRules,
     *,
     approve: Callable[[], Approval] = Approval,
     content: Mapping[str, object] | None = None,
     progress: Progress | None = None,
 ) -> ReleaseInfo:
     """Write release `name` of all that is finished, passes the gates for items, and may be passed on.
-
-    frozen: the splits whose QA stays as it was first written.
 
     approve: asked once, before anything is written; raises UserError where the dataset may not be released.
 
@@ -82,9 +75,9 @@ def write_release(
         raise UserError(
             f"release name {name!r}: use up to 100 letters, digits, '.', '_' and '-', a letter or digit first"
         )
-    finished = place(dataset, settings, licences)
+    finished = place(dataset, rules)
     placed = releasable(finished)
-    parts = planned_parts(dataset, placed, settings, taxonomy, gates, licences, frozen)
+    parts = planned_parts(dataset, placed, rules)
     if existing := read_release(dataset, name):
         if existing.parts != parts:
             raise UserError(f"release {name} holds other content and releases never change; choose another name")
@@ -99,10 +92,8 @@ def write_release(
     approval = approve()
     try:
         with tempfile.TemporaryDirectory(prefix="release-", dir=dataset.storage.scratch()) as scratch:
-            writer = _Writer(
-                dataset, name, settings, taxonomy, gates, licences, finished, parts, Path(scratch), progress or _silent
-            )
-            told = {**(content or {}), **({"freeze": frozen} if frozen else {})}
+            writer = _Writer(dataset, name, rules, finished, parts, Path(scratch), progress or _silent)
+            told = {**(content or {}), **({"freeze": rules.frozen} if rules.frozen else {})}
             return _info(dataset, writer.write(publishable(told), approval), unchanged=False)
     except pa.ArrowException as error:
         raise UserError(f"{dataset.url}: a table is damaged ({error}); run its job again, then release") from None
@@ -117,17 +108,13 @@ class _Writer:
         self,
         dataset: Dataset,
         name: str,
-        settings: ReleaseSettings,
-        taxonomy: Taxonomy,
-        gates: Gates,
-        licences: Licences,
+        rules: ReleaseRules,
         finished: list[Placed],
         parts: dict[str, str],
         scratch: Path,
         progress: Progress,
     ) -> None:
-        self._dataset, self._name, self._settings, self._taxonomy = dataset, name, settings, taxonomy
-        self._gates, self._licences, self._finished = gates, licences, finished
+        self._dataset, self._name, self._rules, self._finished = dataset, name, rules, finished
         self._placed, self._parts, self._scratch, self._progress = releasable(finished), parts, scratch, progress
         self._folder = Folder(dataset.storage, folder_of(name), scratch)
 
@@ -142,19 +129,19 @@ class _Writer:
         annotators = sorted({*captions.annotators, *(a for task in tasks.values() for a in task.annotators)})
         described = [(p.source.data_source, p.source.licence, p.source.url) for p in self._finished]
         media = None
-        if shown := with_media(self._placed, self._settings):
+        if shown := with_media(self._placed, self._rules.settings):
             media = write_media(
                 self._dataset,
                 shown,
-                self._settings,
+                self._rules.settings,
                 self._scratch,
                 self._row_of,
                 lambda done: self._progress("media", done, len(shown)),
             )
         release = Release(
             name=self._name,
-            title=self._settings.title,
-            licence=self._settings.licence,
+            title=self._rules.settings.title,
+            licence=self._rules.settings.licence,
             annotators=tuple(annotators),
             media=media.version if media else "",
             parts=self._parts,
@@ -162,14 +149,14 @@ class _Writer:
             videos=videos,
             captions=captions,
             approval=approval,
-            licences=summary_of(self._licences, applied(self._licences, described), annotators),
+            licences=summary_of(self._rules.licences, applied(self._rules.licences, described), annotators),
             opted_out=opted_out(self._dataset),
-            templates=_templates(self._taxonomy, tasks),
+            templates=_templates(self._rules.taxonomy, tasks),
             settings={
                 "content": content,
-                "release": self._settings.model_dump(mode="json"),
-                "gates": self._gates.model_dump(mode="json", exclude_none=True),
-                "licences": self._licences.model_dump(mode="json", exclude_none=True),
+                "release": self._rules.settings.model_dump(mode="json"),
+                "gates": self._rules.gates.model_dump(mode="json", exclude_none=True),
+                "licences": self._rules.licences.model_dump(mode="json", exclude_none=True),
             },
             files=self._folder.files,
         )
@@ -194,14 +181,16 @@ class _Writer:
 
     def _written(self, kept: dict[str, Release]) -> tuple[dict[str, TaskSummary], VideoSummary, CaptionSummary]:
         """Write what no earlier release holds, in one pass over the videos."""
-        shards, tables = self._settings.shards, self._dataset.tables
+        shards, tables = self._rules.settings.shards, self._dataset.tables
         qa = {
-            task: QAWriter(self._folder, self._taxonomy.task(task), shards, self._gates, self._licences)
+            task: QAWriter(
+                self._folder, self._rules.taxonomy.task(task), shards, self._rules.gates, self._rules.licences
+            )
             for part in self._parts
             if (task := part.removeprefix("qa/")) != part and part not in kept
         }
         videos = None if "videos" in kept else VideoWriter(self._folder)
-        captions = None if "captions" in kept else CaptionWriter(self._folder, self._licences)
+        captions = None if "captions" in kept else CaptionWriter(self._folder, self._rules.licences)
         if qa or videos or captions:
             for done, place in enumerate(sorted(self._placed, key=lambda video: video.order(shards)), start=1):
                 row = self._row_of(place)
@@ -218,7 +207,7 @@ class _Writer:
         finished = {task: writer.close() for task, writer in qa.items()}
         tasks = {
             task: finished[task] if task in finished else kept[f"qa/{task}"].tasks[task]
-            for task in self._taxonomy.tasks
+            for task in self._rules.taxonomy.tasks
             if f"qa/{task}" in self._parts
         }
         return (

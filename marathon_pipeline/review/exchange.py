@@ -125,7 +125,9 @@ def _said(reviews: Reviews) -> Iterator[Judgement]:
 
 
 def _pairs(dataset: Dataset, video_id: str) -> Iterable[QAPair]:
-    known = any(video_id in outcome.videos for outcome in dataset.ledger)  # ids of a file become no paths unseen
+    known = any(
+        video_id in outcome.videos for outcome in dataset.ledger.of_stage("download")
+    )  # ids of a file become no paths unseen
     return dataset.tables.read(QAPair, video_id) if known else ()
 
 

@@ -1,15 +1,16 @@
-"""Fetching one source: a local file is checked, a URL is downloaded by yt-dlp."""
+"""Fetching one source: a local file is checked, an object copied, any other URL downloaded by yt-dlp."""
 
 import fcntl
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from marathon_pipeline.errors import Failed
 from marathon_pipeline.records import Source, digest
-from marathon_pipeline.sources.identity import SourceError, content_of
+from marathon_pipeline.sources.identity import SourceError, content_of, is_in_store
 from marathon_pipeline.sources.settings import DownloadSettings, Progress
 
 
@@ -64,14 +65,21 @@ def _downloaded(
     progress: Progress | None,
     asked: Callable[[], None],
 ) -> Path:
-    from marathon_pipeline.sources.ytdlp import download  # a second to import
+    download: Callable[[str, Path, DownloadSettings, Progress | None], Path]
+    if is_in_store(source.url):
+        from marathon_pipeline.sources.stores import download
 
+        asked()
+    else:
+        from marathon_pipeline.sources import ytdlp  # a second to import
+
+        download = partial(ytdlp.download, asked=asked)
     wanted = digest([source.url, settings.max_height, settings.audio])[:8]  # parts of anything else are not resumed
     parts = folder / f"{source.source_id}.{wanted}.parts"
     try:
         parts.mkdir(parents=True, exist_ok=True)
         with _alone(parts, settings.timeout_seconds):
-            got = download(source.url, parts, settings, progress, asked)
+            got = download(source.url, parts, settings, progress)
             whole = folder / f"{source.source_id}{got.suffix}"
             got.replace(whole)
     except Failed as failure:

@@ -21,6 +21,7 @@ _YOUTUBE_PATH = re.compile(r"/(?:shorts|embed|live|v|e)/([A-Za-z0-9_-]{11})/?")
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 _TRACKING = re.compile(r"utm_.*|fbclid|gclid|dclid|msclkid|yclid|igshid|mc_[ce]id", re.IGNORECASE)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_STORES = ("s3", "gs")
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]*:[0-9a-f:.]*")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})|%")
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
@@ -56,12 +57,18 @@ def canonical_url(url: str) -> str:
         raise SourceError(f"url {_shown(text)} is not a URL: {error}", "correct it, or delete the row") from None
     if scheme == "file":
         raise SourceError("url is a file:// URL", "name a local file by `path` instead of `url`")
-    if scheme not in _DEFAULT_PORTS:
-        raise SourceError(f"url {_shown(text)} is neither http nor https", "start it with https://, or use `path`")
+    if scheme not in (*_DEFAULT_PORTS, *_STORES):
+        mend = "start it with https:// or s3://, or use `path`"
+        raise SourceError(f"url {_shown(text)} is neither http nor https, nor in an object store", mend)
     if parts.username is not None or parts.password is not None:
         raise SourceError("url holds a user name or password", "delete what stands before the @: URLs are published")
     if not _HOST.fullmatch(host):
         raise SourceError(f"url {_shown(text)} has no valid host", "correct it, or delete the row")
+    if scheme in _STORES:  # a key is what it is: nothing in it is an escape or a parameter
+        key = text.partition("://")[2].partition("/")[2]
+        if not key or port is not None:
+            raise SourceError(f"url {_shown(text)} names no object", f"write {scheme}://BUCKET/KEY")
+        return f"{scheme}://{host}/{key}"
     if video := _youtube_id(host, path, query):
         return _YOUTUBE_WATCH + video
     host = f"[{host}]" if ":" in host else host
@@ -69,6 +76,11 @@ def canonical_url(url: str) -> str:
     named = [(piece.partition("=")[0], piece) for piece in query.split("&") if piece]
     kept = [piece for name, piece in sorted(named, key=lambda pair: pair[0]) if not _TRACKING.fullmatch(name)]
     return f"{scheme}://{host}{port_text}{path}" + ("?" + "&".join(kept) if kept else "")
+
+
+def is_in_store(url: str) -> bool:
+    """Whether a URL names an object of a store, such as `s3://bucket/key`."""
+    return url.startswith(tuple(f"{scheme}://" for scheme in _STORES))
 
 
 def source_id_of_url(url: str) -> str:

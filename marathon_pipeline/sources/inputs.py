@@ -7,7 +7,7 @@ from pathlib import Path
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.records import Source
 from marathon_pipeline.sources.formats import MANIFEST_SUFFIXES
-from marathon_pipeline.sources.identity import SourceError
+from marathon_pipeline.sources.identity import SourceError, is_in_store
 from marathon_pipeline.sources.manifest import Gathering, RowProblem
 from marathon_pipeline.sources.row import row_of
 
@@ -48,7 +48,9 @@ def sources_of_inputs(
     gathering = Gathering(previous)
     for text in inputs:
         try:
-            if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+            if is_in_store(text) and text.lower().endswith(MANIFEST_SUFFIXES):
+                gathering.read(text)
+            elif re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
                 gathering.add(row_of({"url": text}).source(Path(), {}))
             else:
                 _add_path(gathering, Path(text))

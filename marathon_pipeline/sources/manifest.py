@@ -6,8 +6,8 @@ from pathlib import Path
 
 from marathon_pipeline.errors import UserError, one_line
 from marathon_pipeline.records import Source
-from marathon_pipeline.sources.formats import rows_of
-from marathon_pipeline.sources.identity import SourceError
+from marathon_pipeline.sources.formats import Cells, rows_of
+from marathon_pipeline.sources.identity import SourceError, is_in_store
 from marathon_pipeline.sources.row import row_of
 
 _SAME_IN_ALL_ROWS = ("url", "path", "data_source", "licence", "licence_evidence", "opt_out", "split", "metadata")
@@ -36,19 +36,32 @@ class Gathering:
     problems: list[RowProblem] = field(default_factory=list)
     _ids: dict[str, str] = field(default_factory=dict)  # by canonical URL, or by content
 
-    def read(self, manifest: Path) -> None:
-        """Add a manifest's rows. Raises UserError where the file as a whole is wrong."""
+    def read(self, manifest: str | Path) -> None:
+        """Add the rows of a manifest, a file or an object. Raises UserError where the whole of it is wrong."""
+        if not is_in_store(name := str(manifest)):
+            self._read(Path(manifest), name)
+            return
+        from marathon_pipeline.sources.stores import local_copy
+
+        with local_copy(name) as copy:
+            try:
+                self._read(copy, name)
+            except UserError as error:
+                raise UserError(str(error).replace(str(copy), name)) from None
+
+    def _read(self, file: Path, name: str) -> None:
         rows = 0
-        for line, cells in rows_of(manifest):
+        for line, cells in rows_of(file):
             rows += 1
             try:
                 if isinstance(cells, SourceError):
                     raise cells
-                self.add(row_of(cells).source(manifest.parent, self.previous))
+                row = row_of(_in_store(cells, name) if is_in_store(name) else cells)
+                self.add(row.source(file.parent, self.previous))
             except SourceError as error:
-                self.problems.append(RowProblem(str(manifest), line, error.problem, error.mend))
+                self.problems.append(RowProblem(name, line, error.problem, error.mend))
         if not rows:
-            raise UserError(f"{manifest} names no video (add rows, or leave the file out)")
+            raise UserError(f"{name} names no video (add rows, or leave the file out)")
 
     def add(self, source: Source) -> None:
         """Add a source, or its segment to the same source's others. Raises SourceError where rows contradict."""
@@ -74,12 +87,23 @@ class Gathering:
         self.sources[source.source_id] = earlier.model_copy(update={"segments": tuple(segments)})
 
 
-def read_manifest(path: Path, previous: Mapping[str, Source] = {}) -> tuple[list[Source], list[RowProblem]]:
+def _in_store(cells: Cells, manifest: str) -> Cells:
+    """A relative path of a manifest in an object store names the object beside it."""
+    path = cells.get("path")
+    if not isinstance(path, str) or not path or path.startswith("/"):
+        return cells
+    return {name: value for name, value in cells.items() if name != "path"} | {
+        "url": f"{manifest.rpartition('/')[0]}/{path.strip()}"
+    }
+
+
+def read_manifest(manifest: str | Path, previous: Mapping[str, Source] = {}) -> tuple[list[Source], list[RowProblem]]:
     """Read a manifest (.jsonl, .csv or .parquet): its sources in the order of their first rows, and its wrong rows.
 
-    previous: sources of an earlier run by their `path`; a file of the same size and mtime is not hashed again. Raises
-    UserError where the file as a whole is wrong: missing, not UTF-8, no such format, no rows.
+    manifest: a file, or an object such as `s3://bucket/key`. previous: sources of an earlier run by their `path`; a
+    file of the same size and mtime is not hashed again. Raises UserError where the whole of it is wrong: missing, not
+    UTF-8, no such format, no rows.
     """
     gathering = Gathering(previous)
-    gathering.read(path)
+    gathering.read(manifest)
     return list(gathering.sources.values()), gathering.problems

@@ -44,7 +44,9 @@ class ManifestRow(BaseModel):
     )
     __pydantic_extra__: dict[str, JsonValue]
 
-    url: str = Field("", description="An http or https URL of one video, or of a page that shows one.")
+    url: str = Field(
+        "", description="An http or https URL of one video, or of a page that shows one; or an object, s3://BUCKET/KEY."
+    )
     path: str = Field("", description="A local file, relative to the manifest's folder.")
     id: str = Field(
         "", description="The source's own id; without one it comes from the URL or from the file's content."

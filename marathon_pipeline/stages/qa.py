@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
-from marathon_pipeline.annotators.protocol import Annotator
+from marathon_pipeline.annotators.protocol import Annotator, Described
 from marathon_pipeline.errors import Failed, Filtered, Unfinished
 from marathon_pipeline.records import ClipCaption, Event, Format, QAPair, Summary
 from marathon_pipeline.stages.stage import Given, Replacement, together
@@ -59,11 +59,11 @@ class WriteQA:
     ) -> tuple[list[QAPair], list[Exception]]:
         """What is written of a task besides what stands, and why nothing is in a format."""
         writer = self.annotator.for_work(given.answers)
-        captions, events, summary = given.all(ClipCaption), given.all(Event), given.one(Summary)
+        video = Described(given.all(ClipCaption), given.all(Event), given.one(Summary))
         known = {format: [pair.question for pair in standing if pair.format == format] for format in get_args(Format)}
         written, refusals = await together(
             [
-                writer.write_qa(task, format, captions, events, summary, known[format])
+                writer.write_qa(task, format, video, known[format])
                 for format in get_args(Format)
                 if getattr(task.per_video, format)
             ],

@@ -5,17 +5,20 @@ import tempfile
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from marathon_pipeline.dataset.dataset import media_key
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import Failed, Filtered
-from marathon_pipeline.media.decode import Decoded, decode_once
 from marathon_pipeline.media.settings import LIMITS, DecodeSettings
 from marathon_pipeline.media.windows import windows
 from marathon_pipeline.records import Clip, Packed, Record, Signals, Span, Video
 from marathon_pipeline.stages.stage import Given
+
+if TYPE_CHECKING:
+    from marathon_pipeline.media.decode import Decoded
 
 
 class SegmentSettings(BaseModel):
@@ -56,7 +59,9 @@ class Segment:
     def _too_short(self, seconds: float) -> Filtered:
         return Filtered("duration", f"{seconds:.0f} s, the job asks for {self._settings.min_seconds:g} s at least")
 
-    def _decode(self, video: Video, proxy: Path) -> Decoded:
+    def _decode(self, video: Video, proxy: Path) -> "Decoded":
+        from marathon_pipeline.media.decode import decode_once  # OpenCV and PySceneDetect: not for other commands
+
         if video.seconds < self._settings.min_seconds / 2:  # a header may be wrong, but it saves most short decodes
             raise self._too_short(video.seconds)
         local = Path(video.file)

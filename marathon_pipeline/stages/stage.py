@@ -98,6 +98,11 @@ class Stage(Protocol):
         ...
 
 
+def uses_gpu(stage: Stage) -> bool:
+    """Whether it is faster on a GPU; it works without one."""
+    return getattr(stage, "uses_gpu", False)
+
+
 def is_served(stage: Stage) -> bool:
     """Whether it only waits for servers."""
     return stage.annotator is not None and stage.annotator.served

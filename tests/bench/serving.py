@@ -30,6 +30,7 @@ from by_hand import SUMMARY, TAXONOMY, captions, events, settings
 from figures import save, table
 from served.server import PrefixCache
 
+from marathon_pipeline.annotators.protocol import Described
 from marathon_pipeline.annotators.served.annotator import Served
 from marathon_pipeline.annotators.served.pool import Pool, Reply, Request
 from marathon_pipeline.annotators.served.settings import ModelSettings
@@ -105,7 +106,7 @@ async def _client(url: str, requests: int) -> dict[str, Any]:
         async def one(task: Any, format: Any) -> None:
             nonlocal done
             try:
-                await annotator.for_work(Answers(journal, task.task)).write_qa(task, format, *rows)
+                await annotator.for_work(Answers(journal, task.task)).write_qa(task, format, Described(*rows))
             except Exception as error:
                 failed.append(f"{task.task}: {error}")
             done += 1
@@ -248,7 +249,11 @@ def _cached(name: str, pool: type[Pool], videos: int) -> dict[str, Any]:
             hands = [(annotator.for_work(Answers(journal, task.task)), task) for task in TASKS]
             rows = _video(video)
             await asyncio.gather(
-                *(hand.write_qa(task, format, *rows) for hand, task in hands for format in ("open", "choice"))
+                *(
+                    hand.write_qa(task, format, Described(*rows))
+                    for hand, task in hands
+                    for format in ("open", "choice")
+                )
             )
 
         await asyncio.gather(*(ask(f"video{number:05d}") for number in range(videos)))

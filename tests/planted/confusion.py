@@ -3,13 +3,13 @@
     python -m planted.confusion [FIRST_SEED [FOLDER]]
 
 Truth is the scripts of synthetic videos of fresh seeds. A wrong answer is counted only where the script says that it is
-wrong. `audited` is all that this file knows of the audit: verdicts of models, where `verify` has them, are in it.
-FOLDER keeps what was measured in the videos.
+wrong. The audit is the stage `verify` and the shipped gates, with a judge as far as its calibration lets them count.
+No model is asked: `planted.standin` takes its place. FOLDER keeps what was measured in the videos.
 """
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -20,11 +20,12 @@ from truth.scorer import score
 from truth.told import COLOURS, Told
 from truth.videos import written
 
-from marathon_pipeline.records import LETTERS, Clip, QAPair, Span
+from marathon_pipeline.records import LETTERS, Clip, ClipCaption, QAPair, Span, Verdict
 from marathon_pipeline.synthetic.director import write_script
 from planted.clean import Rows, golden, verified
 from planted.pairs import FAULTS, Plant, of_choice, of_open, right_of
 from planted.score import GATES
+from planted.standin import JUDGES, StandIn
 
 FIRST, MINUTES = 12001, (3, 3, 4, 4, 5, 6)
 NUMBERS = ("once", "twice", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -39,11 +40,6 @@ class Row(NamedTuple):
     kind: str
     pairs: int
     rejected: int
-
-
-def audited(rows: Rows, pairs: list[QAPair]) -> list[bool]:
-    """Whether each pair would be released; the pairs in order of their tasks."""
-    return [not GATES.reasons(verdict) for verdict in verified(rows, pairs)]
 
 
 def another_option(pair: QAPair, chance: Random) -> dict[str, object] | None:
@@ -82,22 +78,35 @@ def another_stretch(pair: QAPair, chance: Random) -> dict[str, object] | None:
     return {"evidence": (Span(start=start, end=start + 20),), "clip_ids": (f"c{start // 20:04.0f}",)}
 
 
+MOVED = "evidence of another stretch"
 WELL_MADE: dict[str, Plant] = {
     "another option is marked right": of_choice(another_option),
     "another colour": replaced(rf"\b(?:{COLOURS})\b", COLOURS.split("|")),
     "another number": replaced(rf"(?i)\b(?:{'|'.join(NUMBERS)})\b|\b\d+\b", (*NUMBERS[2:], "15", "20", "40", "50")),
     "another order": of_open(another_order),
-    "evidence of another stretch": another_stretch,
+    MOVED: another_stretch,
 }
 
 
-def confusion(videos: Iterable[Video]) -> list[Row]:
-    """By kind: how many pairs were audited, and how many rejected. Only what the script decides is counted."""
-    counts: dict[str, list[bool]] = {}
+def confusion(videos: Iterable[Video], judge: StandIn | None = None) -> list[Row]:
+    """By kind: how many pairs were audited, and how many rejected. Only what the script decides is counted.
+
+    What a stretch shows that is not the evidence no script is asked for, so that this kind is shown to no judge.
+    """
+    found: dict[str, list[Verdict]] = {}
     for video in videos:
-        for kind, pairs in _kinds(video):
-            counts.setdefault(kind, []).extend(audited(video.rows, pairs))
-    return [Row(kind, len(passed), passed.count(False)) for kind, passed in counts.items()]
+        kinds = dict(_kinds(video))
+        for kind, pairs in kinds.items():
+            unjudged = judge is None or kind == MOVED
+            verdicts = verified(video.rows, pairs) if unjudged else judge.verdicts(video.rows, pairs, kinds["right"])
+            found.setdefault(kind, []).extend(verdicts)
+        if judge is not None:
+            judge.calibrate(video.rows)
+    gates = GATES if judge is None else judge.in_force(GATES)
+    return [
+        Row(kind, len(verdicts), sum(bool(gates.reasons(verdict)) for verdict in verdicts))
+        for kind, verdicts in found.items()
+    ]
 
 
 def _kinds(video: Video) -> Iterator[tuple[str, list[QAPair]]]:
@@ -105,7 +114,7 @@ def _kinds(video: Video) -> Iterator[tuple[str, list[QAPair]]]:
     yield "right", right
     for number, (kind, plant) in enumerate(WELL_MADE.items()):
         spoilt = _spoilt(right, plant, Random(number))
-        moved = kind == "evidence of another stretch"  # of which the script says nothing
+        moved = kind == MOVED  # of which the script says nothing
         yield kind, [pair for pair in spoilt if moved or score(video.told, pair).right is False]
     yield (
         "the answer of another question of the task",
@@ -149,18 +158,25 @@ def rendered(first: int, folder: Path) -> Iterator[Video]:
                 )
                 for row in captions
             ]
-            yield Video(Told(script), {Clip: clips, QAPair: pairs})
+            yield Video(Told(script), {Clip: clips, ClipCaption: captions, QAPair: pairs})
 
 
-def table(rows: Iterable[Row]) -> str:
-    lines = ["| QA pairs | audited | pass | are rejected |", "|---|---|---|---|"]
-    for kind, pairs, rejected in rows:
-        share = f"{100 * rejected / max(1, pairs):.1f} %"
-        lines.append(f"| {kind} | {pairs} | {pairs - rejected} | {rejected} ({share}) |")
+def table(offline: Sequence[Row], judged: Mapping[str, Sequence[Row]]) -> str:
+    """judged: by the judge's name, the same kinds."""
+    heads = ["QA pairs", "audited", "without a judge", *judged]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for kinds in zip(offline, *judged.values(), strict=True):
+        shares = [f"{row.rejected} ({100 * row.rejected / max(1, row.pairs):.1f} %)" for row in kinds]
+        if kinds[0].kind == MOVED:
+            shares[1:] = ["not asked"] * len(judged)
+        lines.append(f"| {' | '.join([kinds[0].kind, str(kinds[0].pairs), *shares])} |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
     first = int(sys.argv[1]) if sys.argv[1:] else FIRST
     with TemporaryDirectory() as scratch:
-        print(table(confusion(rendered(first, Path(sys.argv[2] if sys.argv[2:] else scratch)))))
+        videos = list(rendered(first, Path(sys.argv[2] if sys.argv[2:] else scratch)))
+    print("Rejected, of pairs audited. No model was asked: a stand-in that the script tells the truth judges, and errs")
+    print("as often as its column says (right answers not accepted, wrong ones accepted).\n")
+    print(table(confusion(videos), {errors.name: confusion(videos, StandIn(errors)) for errors in JUDGES}))

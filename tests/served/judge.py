@@ -26,11 +26,16 @@ def answer(to: Asked, errors: Mapping[str, float]) -> dict[str, str]:
     said = {"reference": to.code, "because": "So it is written."}
     if to.name == "judgement":
         return said | {"verdict": _worth(asked.split("\nAnswer: ")[1].splitlines()[0], notes, errs)}
-    options = dict(_OPTION.findall(asked))
+    options = options_in(asked)
     if to.name == "blind_answer":
         del said["because"]
         return said | {"letter": _guess(asked.splitlines()[0], options, errs, dice)}
     return said | {"letter": _borne_out(options, notes, errs, dice)}
+
+
+def options_in(asked: str) -> dict[str, str]:
+    """By letter."""
+    return dict(_OPTION.findall(asked))
 
 
 def _worth(answered: str, notes: str, errs: Mapping[str, bool]) -> str:
@@ -51,7 +56,8 @@ def _guess(question: str, options: Mapping[str, str], errs: Mapping[str, bool], 
 def _borne_out(options: Mapping[str, str], notes: str, errs: Mapping[str, bool], dice: Random) -> str:
     found = [letter for letter, option in options.items() if _stands_in(option, notes)]
     if len(found) == 1:
-        return "none" if errs["miss"] else found[0]
+        others = ["none", *(letter for letter in options if letter not in found)]
+        return dice.choice(others) if errs["miss"] else found[0]
     vague = [letter for letter, option in options.items() if option in VAGUE]
     if vague:
         return vague[0] if errs["vague"] else "none"

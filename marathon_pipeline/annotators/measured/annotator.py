@@ -9,7 +9,7 @@ from marathon_pipeline.annotators.measured.qa import write
 from marathon_pipeline.annotators.measured.qa.material import Material
 from marathon_pipeline.annotators.measured.story import happenings
 from marathon_pipeline.annotators.measured.timeline import Timeline
-from marathon_pipeline.annotators.protocol import Pictures
+from marathon_pipeline.annotators.protocol import Described, Pictures
 from marathon_pipeline.dataset.journal import Answers
 from marathon_pipeline.errors import Filtered
 from marathon_pipeline.records import (
@@ -93,17 +93,9 @@ class Measured:
         text = telling.summary([event.caption for event in events])
         return Summary(video_id=events[0].video_id, text=text, binding=self._binding(*events))
 
-    async def write_qa(
-        self,
-        task: Task,
-        format: Format,
-        captions: Sequence[ClipCaption],
-        events: Sequence[Event],
-        summary: Summary,
-        known: Sequence[str] = (),
-    ) -> list[QAPair]:
+    async def write_qa(self, task: Task, format: Format, video: Described, known: Sequence[str] = ()) -> list[QAPair]:
         """Raises Filtered where the facts do not carry the task; its rule says what they lack."""
-        material, request = self._material(captions, events, summary)
+        material, request = self._material(video)
         binding = Binding(
             annotator=self.name,
             template_version=task.version,
@@ -111,22 +103,14 @@ class Measured:
         )
         return write(material, task, format, binding)
 
-    def _material(
-        self, captions: Sequence[ClipCaption], events: Sequence[Event], summary: Summary
-    ) -> tuple[Material, str]:
+    def _material(self, video: Described) -> tuple[Material, str]:
         """What all tasks of a video are written from, and its hash; made once for the calls that follow one another."""
-        rows = (*captions, *events, summary)
-        if self._last is None or not _same(self._last[0], rows):
-            material = Material(Timeline.of(captions), tuple(events), summary)
-            self._last = rows, material, self._binding(*rows).request
+        if self._last is None or not video.is_of(self._last[0]):
+            material = Material(Timeline.of(video.captions), tuple(video.events), video.summary)
+            self._last = video.rows, material, self._binding(*video.rows).request
         return self._last[1:]
 
     def _binding(self, *rows: Record, frames: str = "") -> Binding:
         """`request`: over what the rows say, not over how they came to be."""
         said = [row.model_dump(mode="json", exclude=set(row.unhashed)) for row in rows]
         return Binding(annotator=self.name, template_version=1, request=digest([self.name, said]), frames=frames)
-
-
-def _same(rows: Sequence[Record], others: Sequence[Record]) -> bool:
-    """Whether they are the very same objects: to compare what they say would cost as much as to write it."""
-    return len(rows) == len(others) and all(one is other for one, other in zip(rows, others, strict=True))

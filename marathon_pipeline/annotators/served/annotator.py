@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from marathon_pipeline import wording
-from marathon_pipeline.annotators.protocol import Pictures, Written
+from marathon_pipeline.annotators.protocol import Described, Pictures, Written
 from marathon_pipeline.annotators.served import prompts
 from marathon_pipeline.annotators.served.asking import Asker, Question, first_request
 from marathon_pipeline.annotators.served.batch import BatchWriter
@@ -128,18 +128,16 @@ class Served:
         self,
         task: Task,
         format: Format,
-        captions: Sequence[ClipCaption],
-        events: Sequence[Event],
-        summary: Summary,
+        video: Described,
         known: Sequence[str] = (),
     ) -> tuple[Question, type[OpenAnswer | ChoiceAnswer]]:
         """What the model is asked for a task in a format, and how its answer has to look."""
-        found = self._views(task, captions, events, summary)
+        found, video_id = self._views(task, video), video.summary.video_id
         siblings = [sibling.task for sibling in self.taxonomy.of_topic(task.topic)]
-        turn = siblings.index(task.task) + int(digest(summary.video_id)[:8], 16)  # they take turns, beginning anywhere
+        turn = siblings.index(task.task) + int(digest(video_id)[:8], 16)  # they take turns, beginning anywhere
         view, shared = found[turn % len(found)]
         question = Question(
-            summary.video_id,
+            video_id,
             "qa",
             format,
             prompts.qa_prompt(self.taxonomy, task, format, shared, known),
@@ -149,26 +147,22 @@ class Served:
         )
         return question, OpenAnswer if format == "open" else ChoiceAnswer
 
-    def _views(
-        self, task: Task, captions: Sequence[ClipCaption], events: Sequence[Event], summary: Summary
-    ) -> list[tuple[View, str]]:
+    def _views(self, task: Task, video: Described) -> list[tuple[View, str]]:
         """The views of a video with their notes, kept for the tasks that read the same: they ask one after another."""
-        key, rows = (task.topic, frozenset(task.reads)), (*captions, *events, summary)
+        key = task.topic, frozenset(task.reads)
         kept, found = self._kept.get(key, ((), []))
-        if len(kept) != len(rows) or any(one is not other for one, other in zip(kept, rows, strict=True)):
+        if not video.is_of(kept):
 
             def tell(view: View) -> str:
-                return prompts.notes(self.taxonomy, task, view, events, summary)
+                return prompts.notes(self.taxonomy, task, view, video.events, video.summary)
 
-            found = views(captions, events, tell, self._room_for_notes(task.topic))
-            self._kept[key] = rows, found
+            found = views(video.captions, video.events, tell, self._room_for_notes(task.topic))
+            self._kept[key] = video.rows, found
         return found
 
-    def qa_messages(
-        self, task: Task, format: Format, captions: Sequence[ClipCaption], events: Sequence[Event], summary: Summary
-    ) -> list[tuple[str, str]]:
+    def qa_messages(self, task: Task, format: Format, video: Described) -> list[tuple[str, str]]:
         """Role and text of what is sent first for a task in a format."""
-        question, shape = self.qa_question(task, format, captions, events, summary)
+        question, shape = self.qa_question(task, format, video)
         request, _ = first_request(question, shape, task.task, 0)
         return [(message["role"], message["content"]) for message in request.messages]
 
@@ -275,22 +269,14 @@ class ServedWriter:
         answer, binding = await self._asker.ask(question, GlobalCaptionAnswer)
         return Summary(video_id=events[0].video_id, text=answer.caption, binding=binding)
 
-    async def write_qa(
-        self,
-        task: Task,
-        format: Format,
-        captions: Sequence[ClipCaption],
-        events: Sequence[Event],
-        summary: Summary,
-        known: Sequence[str] = (),
-    ) -> list[QAPair]:
+    async def write_qa(self, task: Task, format: Format, video: Described, known: Sequence[str] = ()) -> list[QAPair]:
         """Raises Filtered `nothing_to_ask` where the model finds none."""
         if task.reads == ("global",):
-            return [self._account(task, captions, summary)]
+            return [self._account(task, video)]
         async with self._annotator.memory:
-            question, shape = self._annotator.qa_question(task, format, captions, events, summary, known)
+            question, shape = self._annotator.qa_question(task, format, video, known)
             answer, binding = await self._asker.ask(question, shape, lambda found: self._faults(found, task))
-        clips = {caption.clip_id: caption for caption in captions}
+        clips = {caption.clip_id: caption for caption in video.captions}
         kept: list[QAPair] = []
         asked = {question.casefold() for question in known}
         for item in answer.questions:
@@ -300,7 +286,7 @@ class ServedWriter:
                 self._answers.lose("asked_twice")
             else:
                 asked.add(item.question.casefold())
-                kept.append(_pair(item, task, summary.video_id, clips, binding))
+                kept.append(_pair(item, task, video.summary.video_id, clips, binding))
         if not kept:
             raise Filtered("nothing_to_ask", f"no sound question for {task.task} in this format")
         return kept
@@ -314,8 +300,9 @@ class ServedWriter:
         ]
 
     @staticmethod
-    def _account(task: Task, captions: Sequence[ClipCaption], summary: Summary) -> QAPair:
+    def _account(task: Task, video: Described) -> QAPair:
         """Of the whole video: its summary, and a question of the template's. No model is asked."""
+        captions, summary = video.captions, video.summary
         questions = [shown.question for shown in task.demonstrations]
         question = questions[int(digest([summary.video_id, task.task])[:8], 16) % len(questions)]
         return QAPair(

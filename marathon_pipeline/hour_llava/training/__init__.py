@@ -1,0 +1,1 @@
+"""Training: `marathon train`. Settings, the loop and its checkpoints, Ray Train around them, what is shown of it."""
