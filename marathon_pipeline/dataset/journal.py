@@ -8,6 +8,7 @@ import asyncio
 import gzip
 import itertools
 import json
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -192,7 +193,11 @@ class Answers:
     probed: int = 0  # clips that were captioned again
     tallies: Counter[str] = field(default_factory=Counter)  # of the rows written
     judge: str = ""
-    began: float = 0.0  # when a site was asked for a download, in seconds since 1970
+    began: float = 0.0  # when a site was first asked for a download, in seconds since 1970
+
+    def begin(self) -> None:
+        """A site is about to be asked."""
+        self.began = self.began or time.time()
 
     def lose(self, reason: str, count: int = 1) -> None:
         """Something that was asked for came to no good."""

@@ -3,8 +3,9 @@
 import fcntl
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from marathon_pipeline.errors import Failed
@@ -13,17 +14,19 @@ from marathon_pipeline.sources.identity import SourceError, content_of, is_in_st
 from marathon_pipeline.sources.settings import DownloadSettings, Progress
 
 
-def get_ready() -> None:
-    """Do what takes a second before the first download of a process: who paces them counts from their beginnings."""
-    import marathon_pipeline.sources.ytdlp  # noqa: F401
-
-
-def fetch(source: Source, folder: Path, settings: DownloadSettings, progress: Progress | None = None) -> Path:
+def fetch(
+    source: Source,
+    folder: Path,
+    settings: DownloadSettings,
+    progress: Progress | None = None,
+    asked: Callable[[], None] = lambda: None,
+) -> Path:
     """A local file with the source's video: its own path, or `folder/<source_id>.<ext>`, which appears only when whole.
 
-    What a broken-off download has got stays in `folder` and is resumed. Raises Failed with a typed reason.
+    asked: called before each request to a server. What a broken-off download has got stays in `folder` and is resumed.
+    Raises Failed with a typed reason.
     """
-    return _downloaded(source, folder, settings, progress) if source.url else _checked(source)
+    return _downloaded(source, folder, settings, progress, asked) if source.url else _checked(source)
 
 
 def _checked(source: Source) -> Path:
@@ -55,11 +58,22 @@ def _alone(parts: Path, seconds: float) -> Iterator[None]:
         yield
 
 
-def _downloaded(source: Source, folder: Path, settings: DownloadSettings, progress: Progress | None) -> Path:
+def _downloaded(
+    source: Source,
+    folder: Path,
+    settings: DownloadSettings,
+    progress: Progress | None,
+    asked: Callable[[], None],
+) -> Path:
+    download: Callable[[str, Path, DownloadSettings, Progress | None], Path]
     if is_in_store(source.url):
         from marathon_pipeline.sources.stores import download
+
+        asked()
     else:
-        from marathon_pipeline.sources.ytdlp import download  # a second to import
+        from marathon_pipeline.sources import ytdlp  # a second to import
+
+        download = partial(ytdlp.download, asked=asked)
     wanted = digest([source.url, settings.max_height, settings.audio])[:8]  # parts of anything else are not resumed
     parts = folder / f"{source.source_id}.{wanted}.parts"
     try:

@@ -7,7 +7,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
@@ -70,8 +70,10 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
     """One video a URL, over http and https only; what a server refuses for now is asked for again, and no more often
     than the settings say, whichever part of yt-dlp asks."""
 
-    def __init__(self, options: dict[str, Any], folder: Path, settings: DownloadSettings) -> None:
-        self._settings, self._validators = settings, Validators(folder)
+    def __init__(
+        self, options: dict[str, Any], folder: Path, settings: DownloadSettings, asked: Callable[[], None]
+    ) -> None:
+        self._settings, self._validators, self._asked = settings, Validators(folder), asked
         self._refused: dict[str, list[HTTPError]] = {}
         super().__init__(options)
 
@@ -84,6 +86,7 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
         while True:
             if len(refused) > self._settings.retries:
                 raise refused[-1]
+            self._asked()
             try:
                 response = super().urlopen(request)
             except HTTPError as error:
@@ -117,7 +120,9 @@ class _Silent:
     def error(self, message: str) -> None: ...
 
 
-def download(url: str, folder: Path, settings: DownloadSettings, progress: Progress | None) -> Path:
+def download(
+    url: str, folder: Path, settings: DownloadSettings, progress: Progress | None, asked: Callable[[], None]
+) -> Path:
     """Download the one video that a URL names into `folder`, resuming what is there. Raises Failed."""
 
     def watch(state: dict[str, Any]) -> None:
@@ -130,7 +135,7 @@ def download(url: str, folder: Path, settings: DownloadSettings, progress: Progr
 
     try:
         options = _options(folder, settings) | {"progress_hooks": [watch]}
-        with _at_most(settings.max_seconds), _OneVideo(options, folder, settings) as downloader:
+        with _at_most(settings.max_seconds), _OneVideo(options, folder, settings, asked) as downloader:
             info = downloader.extract_info(url) or {}
     except _TooSlow:
         raise Failed("too_slow", f"not there after {settings.max_seconds:g} s", transient=True) from None

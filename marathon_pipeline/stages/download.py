@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from marathon_pipeline.errors import Failed, Filtered
 from marathon_pipeline.media.probe import probe
 from marathon_pipeline.media.settings import DecodeSettings
 from marathon_pipeline.records import Source, Span, Video
-from marathon_pipeline.sources.download import fetch, get_ready
+from marathon_pipeline.sources.download import fetch
 from marathon_pipeline.sources.settings import DownloadSettings
 from marathon_pipeline.stages.stage import Given
 
@@ -44,10 +43,7 @@ class Download:
         source = given.one(Source)
         if source.opt_out:
             raise Filtered("opted_out", source.opt_out)
-        if source.url:
-            get_ready()
-            given.answers.began = time.time()
-        path = fetch(source, self._storage.partial(), self._fetch)
+        path = fetch(source, self._storage.partial(), self._fetch, asked=given.answers.begin)
         try:
             header = probe(path, self._decode)
             if header.seconds > (longest := self._parts.max_source_seconds):
