@@ -206,7 +206,7 @@ def train_job(out: Path, release: Path, variant: str, seed: int, steps: int, bat
                 }
             ],
             "seed": seed,
-            "run": {"gpu": False, "precision": "fp32", "activation_checkpointing": False, "checkpoint_every": 10_000},
+            "run": {"gpu": False, "precision": "fp32", "activation_checkpointing": False, "checkpoint_every": 100},
         }
     )
 
