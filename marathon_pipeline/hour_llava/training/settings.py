@@ -152,7 +152,7 @@ class TrainRun(_Strict):
     gpu: bool | None = None  # none: where Ray finds one; false: the CPU, with gloo
     cpus: int = Field(1, ge=1)  # cores a worker: of its loader's processes, and without a GPU of its arithmetic
     shard: Literal["ddp", "fsdp"] = "ddp"  # ddp: a whole copy each, 16 bytes a parameter; fsdp (FSDP2) shares them out
-    precision: Literal["bf16", "fp32"] = "bf16"  # of the arithmetic; the weights that are trained stay in fp32
+    precision: Literal["bf16", "fp32"] = "bf16"  # of the arithmetic; weights stay in fp32. Many a CPU is slow in bf16
     activation_checkpointing: bool = True  # a third more arithmetic; without it an hour of video fills the memory
     compile: bool = False  # faster by fewer kernels, after minutes of compiling; several lengths are several of them
     checkpoint_every: int = Field(100, ge=1)  # steps: what a kill costs at most
