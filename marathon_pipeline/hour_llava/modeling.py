@@ -163,6 +163,8 @@ class HourLlavaForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         Without videos it is the language model.
         """
+        if labels is not None:
+            kwargs.setdefault("use_cache", False)  # nobody reads it, and it is as large as the video
         if features is None and pixel_values is None:
             outputs = self.language_model(
                 input_ids=input_ids,
