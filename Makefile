@@ -55,6 +55,7 @@ bench: .venv/installed-dev  ## measure speed and memory, REAL=film.mp4 on it too
 	$(BIN)/python tests/bench/chain.py
 	PYTHONPATH=tests $(BIN)/python tests/bench/serving.py
 	$(BIN)/python tests/bench/audit.py
+	PYTHONPATH=tests $(BIN)/python tests/bench/loader.py
 	$(BIN)/python tests/bench/hour_llava.py
 
 clean:

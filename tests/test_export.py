@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import av  # noqa: E402
+from conftest import Command  # noqa: E402
 from small_releases import Film, films, proxy, released  # noqa: E402
 
 from marathon_pipeline.dataset.storage import Storage  # noqa: E402
@@ -128,3 +129,11 @@ def test_what_cannot_be_exported_is_said_in_one_line(url: str, tmp_path: Path) -
     with pytest.raises(UserError, match=r"nothing to export \(4 without features\)"):
         export_release(str(bare), "hourllava", "train", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_exports_and_says_what_it_left_out(url: str, marathon: Command) -> None:
+    said = marathon("export", url, "--format", "llamafactory", "-o", "out")
+    assert said.splitlines()[1] == f"left out  {SAID} QA saying <image> or <video>"
+    assert f"{len(FILMS)} videos" in said and f"{PAIRS} QA" in said
+    assert (marathon.folder / "out" / "dataset_info.json").is_file()
+    assert "give one of llava-next" in marathon("export", url, "--format", "llava", "-o", "other", code=2)

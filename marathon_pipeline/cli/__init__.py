@@ -11,7 +11,7 @@ from marathon_pipeline import __version__
 from marathon_pipeline.cli.evaluating import evaluate
 from marathon_pipeline.cli.judging import audit, review
 from marathon_pipeline.cli.looking import show, status, tasks
-from marathon_pipeline.cli.releasing import check, diff, purge, release
+from marathon_pipeline.cli.releasing import check, diff, export, purge, release
 from marathon_pipeline.cli.running import plan, run
 from marathon_pipeline.cli.shared import fail, out, stopped
 from marathon_pipeline.cli.sources import manifest_check, synth
@@ -30,7 +30,23 @@ app = typer.Typer(
 manifest_app = typer.Typer(help="Work with manifests.", no_args_is_help=True)
 app.add_typer(manifest_app, name="manifest")
 manifest_app.command("check")(manifest_check)
-for command in (run, plan, status, show, tasks, audit, review, release, diff, check, purge, synth, train, evaluate):
+for command in (
+    run,
+    plan,
+    status,
+    show,
+    tasks,
+    audit,
+    review,
+    release,
+    diff,
+    check,
+    export,
+    purge,
+    synth,
+    train,
+    evaluate,
+):
     app.command()(command)
 
 

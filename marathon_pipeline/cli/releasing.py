@@ -1,8 +1,8 @@
-"""`marathon release`, `diff`, `check` and `purge`: what is handed on, and taken back."""
+"""`marathon release`, `diff`, `check`, `export` and `purge`: what is handed on, and taken back."""
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.table import Table
@@ -61,6 +61,33 @@ def check(release: Annotated[str, typer.Argument(metavar="RELEASE", help="A rele
     if not found.faults:
         out.print(f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB: all are what was released")
     raise typer.Exit(SOMETHING_FAILED if found.faults else OK)
+
+
+def export(
+    release: Annotated[str, typer.Argument(metavar="RELEASE", help="A release's folder or URL.")],
+    format: Annotated[str, typer.Option("--format", help="llava-next, hourllava or llamafactory.")],
+    folder: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="A new folder.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
+) -> None:
+    """Write a release in the form that an existing trainer reads."""
+    from typing import get_args
+
+    from marathon_pipeline.hour_llava.export.dialects import Format
+    from marathon_pipeline.hour_llava.export.write import export_release
+    from marathon_pipeline.pipeline.progress import bar
+    from marathon_pipeline.records import Split
+
+    for name, given, known in (("--format", format, get_args(Format)), ("--split", split, get_args(Split))):
+        if given not in known:
+            raise UserError(f"{name} {given}: give one of {', '.join(known)}")
+    with bar(err) as show:
+        found = export_release(
+            release, cast(Format, format), cast(Split, split), folder, lambda done, total: show("export", done, total)
+        )
+    counts = f"{found.videos:,} videos, {found.conversations:,} conversations, {found.qa:,} QA"
+    out.print(f"{folder / found.path}  {counts}", markup=False)
+    for why, pairs in sorted(found.left_out.items()):
+        out.print(f"left out  {pairs:,} QA {why}", markup=False)
 
 
 def purge(
