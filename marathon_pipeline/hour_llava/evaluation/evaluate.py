@@ -13,10 +13,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.hour_llava.evaluation.answering import Answerer
-from marathon_pipeline.hour_llava.evaluation.needles import write_needles
+from marathon_pipeline.hour_llava.evaluation.needles import needles_in, write_needles
 from marathon_pipeline.hour_llava.evaluation.questions import Questions
 from marathon_pipeline.hour_llava.evaluation.report import Report, write_reports
-from marathon_pipeline.hour_llava.evaluation.settings import EvaluateJob, How, needles_of
+from marathon_pipeline.hour_llava.evaluation.settings import EvaluateJob, How
 from marathon_pipeline.hour_llava.evaluation.tally import Answer, accuracies, chance, lengths_of
 from marathon_pipeline.hour_llava.processing import HourLlavaProcessor
 from marathon_pipeline.hour_llava.training.build import Model, load
@@ -62,7 +62,8 @@ def _sets(job: EvaluateJob, side: int, told: Told) -> Iterator[_Set]:
         how = {"features": job.features, "fingerprint": job.fingerprint}
         yield _Set("releases", Questions(job.releases, job.split, side=side, most=job.questions_per_task, **how))
     if job.needles is not None:
-        made = write_needles(needles_of(job), [job.needles], lambda done, of: told("making needles", done, of))
+        sets = [job.needles]
+        made = write_needles(needles_in(Path(job.out), sets), sets, lambda d, of: told("making needles", d, of))
         split = job.needles.split
         yield _Set("needles", Questions([str(made)], split, features=False, fingerprint="", side=side, most=None))
 
