@@ -59,8 +59,15 @@ def _loaded(name: str) -> tuple[Model, HourLlavaProcessor]:
 
 def _sets(job: EvaluateJob, side: int, told: Told) -> Iterator[_Set]:
     if job.releases:
-        how = {"features": job.features, "fingerprint": job.fingerprint}
-        yield _Set("releases", Questions(job.releases, job.split, side=side, most=job.questions_per_task, **how))
+        own = Questions(
+            job.releases,
+            job.split,
+            features=job.features,
+            fingerprint=job.fingerprint,
+            side=side,
+            most=job.questions_per_task,
+        )
+        yield _Set("releases", own)
     if job.needles is not None:
         sets = [job.needles]
         made = write_needles(needles_in(Path(job.out), sets), sets, lambda d, of: told("making needles", d, of))
