@@ -41,7 +41,7 @@ def evaluate(job: EvaluateJob, told: Told = lambda what, done, of: None) -> list
     gpu = torch.cuda.is_available() if job.gpu is None else job.gpu
     if gpu and not torch.cuda.is_available():
         raise UserError("gpu: none is found here; leave the setting out, or say `false`")
-    model.to("cuda" if gpu else "cpu", torch.bfloat16 if job.precision == "bf16" else torch.float32)
+    model.to("cuda" if gpu else "cpu", torch.bfloat16 if job.precision == "bf16" else torch.float32)  # type: ignore[arg-type]
     answerer = Answerer(model, processor, job.max_new_tokens)
     with torch.inference_mode():
         reports = [_report(job, own, answerer, out, told) for own in _sets(job, processor.image_side, told)]
