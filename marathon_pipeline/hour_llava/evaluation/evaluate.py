@@ -37,11 +37,11 @@ def evaluate(job: EvaluateJob, told: Told = lambda what, done, of: None) -> list
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"out: {job.out} cannot be made ({error.strerror}); give a folder") from None
-    model, processor = _loaded(job.model)
+    model, processor = _loaded(job.model, torch.bfloat16 if job.precision == "bf16" else torch.float32)
     gpu = torch.cuda.is_available() if job.gpu is None else job.gpu
     if gpu and not torch.cuda.is_available():
         raise UserError("gpu: none is found here; leave the setting out, or say `false`")
-    model.to("cuda" if gpu else "cpu", torch.bfloat16 if job.precision == "bf16" else torch.float32)  # type: ignore[arg-type]
+    model.to(torch.device("cuda" if gpu else "cpu"))  # type: ignore[arg-type]
     answerer = Answerer(model, processor, job.max_new_tokens)
     with torch.inference_mode():
         reports = [_report(job, own, answerer, out, told) for own in _sets(job, processor.image_side, told)]
@@ -49,12 +49,12 @@ def evaluate(job: EvaluateJob, told: Told = lambda what, done, of: None) -> list
     return reports
 
 
-def _loaded(name: str) -> tuple[Model, HourLlavaProcessor]:
+def _loaded(name: str, dtype: torch.dtype) -> tuple[Model, HourLlavaProcessor]:
     is_path = Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1  # no name of the Hub
     if is_path and not (Path(name) / "config.json").is_file():
         raise UserError(f"model: no model in {name}; give the folder of a trained one, such as out/train/s3/model")
     disable_progress_bar()
-    return load(name)
+    return load(name, dtype)
 
 
 def _sets(job: EvaluateJob, side: int, told: Told) -> Iterator[_Set]:
