@@ -278,6 +278,8 @@ def test_needles_are_made_asked_and_drawn(tmp_path: Path, model: Path, marathon:
     assert [[cell["asked"] for cell in row] for row in grid] == [[1, 1]] * 4  # a card in each quarter of each length
     assert report["lengths"] == ["up to 1.5 min", "over 1.5 min"]
     assert (tmp_path / "out" / "needles.png").read_bytes().startswith(b"\x89PNG")
+    (others,) = evaluate(load_evaluate_job(str(path), ["needles.minutes=[1]", "needles.cards=2"]))  # beside the first
+    assert others.questions == 2
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import Failed
 from marathon_pipeline.hour_llava.evaluation.cards import COLOURS, PATTERNS, CardSettings, cards_of, numbered
 from marathon_pipeline.hour_llava.evaluation.evaluate import evaluate
-from marathon_pipeline.hour_llava.evaluation.needles import write_needles
+from marathon_pipeline.hour_llava.evaluation.needles import needles_in, write_needles
 from marathon_pipeline.hour_llava.evaluation.report import Report, percent, put, table
 from marathon_pipeline.hour_llava.evaluation.settings import EvaluateJob
 from marathon_pipeline.hour_llava.evaluation.tally import Accuracy, Share, share_of
@@ -78,9 +78,10 @@ def run(told: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
     _quiet()
     learned, asked = _learned(told), _asked(told)
-    release = write_needles(told.out / "needles", [learned, asked], _counted("videos"))
+    dataset = needles_in(told.out, [learned, asked])
+    release = write_needles(dataset, [learned, asked], _counted("videos"))
     _parts(told.out, told.seeds)
-    _cache(told.out, [video_id for each in (learned, asked) for video_id, *_ in numbered(each)])
+    _cache(dataset, told.out / "tower", [video_id for each in (learned, asked) for video_id, *_ in numbered(each)])
     prepared = time.monotonic() - began
     runs = [(variant, seed) for variant in VARIANTS for seed in range(told.seeds)]  # the longest first
     found: dict[tuple[str, int], tuple[Report, float]] = {}
@@ -135,9 +136,9 @@ def _parts(out: Path, seeds: int) -> None:
             tokenizer.save_pretrained(folder)
 
 
-def _cache(out: Path, videos: Sequence[str]) -> None:
-    storage = Storage(str(out / "needles"))
-    settings = FeatureSettings(tower=str(out / "tower"), side=SIDE, chunk=FRAMES)
+def _cache(dataset: Path, tower: Path, videos: Sequence[str]) -> None:
+    storage = Storage(str(dataset))
+    settings = FeatureSettings(tower=str(tower), side=SIDE, chunk=FRAMES)
     told = _counted("features")
     for number, video_id in enumerate(videos):
         try:
@@ -206,7 +207,7 @@ def train_job(out: Path, release: Path, variant: str, seed: int, steps: int, bat
                 }
             ],
             "seed": seed,
-            "run": {"gpu": False, "precision": "fp32", "activation_checkpointing": False, "checkpoint_every": 10_000},
+            "run": {"gpu": False, "precision": "fp32", "activation_checkpointing": False, "checkpoint_every": 100},
         }
     )
 

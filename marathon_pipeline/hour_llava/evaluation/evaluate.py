@@ -13,10 +13,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.hour_llava.evaluation.answering import Answerer
-from marathon_pipeline.hour_llava.evaluation.needles import write_needles
+from marathon_pipeline.hour_llava.evaluation.needles import needles_in, write_needles
 from marathon_pipeline.hour_llava.evaluation.questions import Questions
 from marathon_pipeline.hour_llava.evaluation.report import Report, write_reports
-from marathon_pipeline.hour_llava.evaluation.settings import EvaluateJob, How, needles_of
+from marathon_pipeline.hour_llava.evaluation.settings import EvaluateJob, How
 from marathon_pipeline.hour_llava.evaluation.tally import Answer, accuracies, chance, lengths_of
 from marathon_pipeline.hour_llava.processing import HourLlavaProcessor
 from marathon_pipeline.hour_llava.training.build import Model, load
@@ -37,11 +37,11 @@ def evaluate(job: EvaluateJob, told: Told = lambda what, done, of: None) -> list
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"out: {job.out} cannot be made ({error.strerror}); give a folder") from None
-    model, processor = _loaded(job.model)
+    model, processor = _loaded(job.model, torch.bfloat16 if job.precision == "bf16" else torch.float32)
     gpu = torch.cuda.is_available() if job.gpu is None else job.gpu
     if gpu and not torch.cuda.is_available():
         raise UserError("gpu: none is found here; leave the setting out, or say `false`")
-    model.to("cuda" if gpu else "cpu", torch.bfloat16 if job.precision == "bf16" else torch.float32)
+    model.to(torch.device("cuda" if gpu else "cpu"))  # type: ignore[arg-type]
     answerer = Answerer(model, processor, job.max_new_tokens)
     with torch.inference_mode():
         reports = [_report(job, own, answerer, out, told) for own in _sets(job, processor.image_side, told)]
@@ -49,20 +49,28 @@ def evaluate(job: EvaluateJob, told: Told = lambda what, done, of: None) -> list
     return reports
 
 
-def _loaded(name: str) -> tuple[Model, HourLlavaProcessor]:
+def _loaded(name: str, dtype: torch.dtype) -> tuple[Model, HourLlavaProcessor]:
     is_path = Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1  # no name of the Hub
     if is_path and not (Path(name) / "config.json").is_file():
         raise UserError(f"model: no model in {name}; give the folder of a trained one, such as out/train/s3/model")
     disable_progress_bar()
-    return load(name)
+    return load(name, dtype)
 
 
 def _sets(job: EvaluateJob, side: int, told: Told) -> Iterator[_Set]:
     if job.releases:
-        how = {"features": job.features, "fingerprint": job.fingerprint}
-        yield _Set("releases", Questions(job.releases, job.split, side=side, most=job.questions_per_task, **how))
+        own = Questions(
+            job.releases,
+            job.split,
+            features=job.features,
+            fingerprint=job.fingerprint,
+            side=side,
+            most=job.questions_per_task,
+        )
+        yield _Set("releases", own)
     if job.needles is not None:
-        made = write_needles(needles_of(job), [job.needles], lambda done, of: told("making needles", done, of))
+        sets = [job.needles]
+        made = write_needles(needles_in(Path(job.out), sets), sets, lambda d, of: told("making needles", d, of))
         split = job.needles.split
         yield _Set("needles", Questions([str(made)], split, features=False, fingerprint="", side=side, most=None))
 

@@ -51,8 +51,8 @@ class HourLlava(lmms):  # type: ignore[misc]
         if int(batch_size) != 1:
             raise ValueError(f"batch_size {batch_size}: hour_llava reads one video at a time; give 1")
         self._place(device)
-        model, processor = load(pretrained)
-        model.to(self._device, getattr(torch, dtype))
+        model, processor = load(pretrained, getattr(torch, dtype))
+        model.to(self._device)
         self._answerer, self._side, self._least = Answerer(model, processor), processor.image_side, int(min_frames)
         self._last: tuple[str, Tensor] | None = None  # several questions in a row are about one video
 

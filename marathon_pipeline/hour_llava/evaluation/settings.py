@@ -1,6 +1,5 @@
 """An evaluation job: one YAML file, one model, releases and needles that it is asked about."""
 
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -50,8 +49,3 @@ def load_evaluate_job(job: str, settings: list[str]) -> EvaluateJob:
     known = [f"jobs/{path.name}" for path in sorted(shipped("jobs").glob("evaluate-*.yaml"))]
     text = job_text(job, known)
     return parse(EvaluateJob, text, job, settings, begin="out: FOLDER", documented="docs/evaluation.md")
-
-
-def needles_of(job: EvaluateJob) -> Path:
-    """The dataset of its needles."""
-    return Path(job.out) / "needles"

@@ -35,10 +35,10 @@ def build(settings: ModelSettings, seed: int) -> tuple[Model, HourLlavaProcessor
     return model, processor
 
 
-def load(path: str | Path) -> tuple[Model, HourLlavaProcessor]:
-    """A saved Hour-LLaVA with its processor, in fp32. Raises UserError where there is none."""
+def load(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Model, HourLlavaProcessor]:
+    """A saved Hour-LLaVA with its processor, to be trained in fp32. Raises UserError where there is none."""
     try:
-        model = Model.from_pretrained(path, dtype=torch.float32)
+        model = Model.from_pretrained(path, dtype=dtype)
         return model, HourLlavaProcessor.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise UserError(f"model.path {path}: {_first_line(error)}") from None
