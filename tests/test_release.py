@@ -435,7 +435,7 @@ def test_the_card_says_how_many_sources_opted_out_and_a_new_one_makes_a_new_revi
     assert "not to be used" not in (folder / "README.md").read_text()
     opted = {"video_id": "yt_gone", "stage": "download", "reason": "opted_out", "fingerprint": ""}
     dataset.ledger.append([Outcome.model_validate(opted | {"status": "filtered", "message": "mail of May"})])
-    assert next_revision(dataset, "demo", SETTINGS, TAXONOMY, Gates()) == "demo-2"
+    assert next_revision(dataset, "demo", ReleaseRules(SETTINGS, TAXONOMY, Gates())) == "demo-2"
     folder, after = release(dataset, "demo-2")
     assert "that they are not to be used: 1." in (folder / "README.md").read_text()
     assert (json.loads((folder / "release.json").read_text())["opted_out"], after.qa) == (1, before.qa)
