@@ -2,10 +2,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
 
-.PHONY: run test test-slow test-vllm coverage check truth planted confusion real-facts fuzz chaos bench clean
+.PHONY: run train-demo test test-slow test-vllm coverage check truth planted confusion real-facts fuzz chaos bench clean
 
 run: .venv/installed  ## build the demo dataset, its release and its report
 	$(BIN)/marathon run jobs/demo.yaml
+
+train-demo: .venv/installed-dev  ## small models from scratch: with a memory, without it, of sampled frames (DEMO='--seeds 1')
+	OMP_NUM_THREADS=1 $(BIN)/python -m marathon_pipeline.hour_llava.evaluation.demo out/train-demo $(DEMO)
 
 test: .venv/installed-dev  ## run the tests
 	$(BIN)/pytest -n 4
@@ -52,8 +55,9 @@ bench: .venv/installed-dev  ## measure speed and memory, REAL=film.mp4 on it too
 	$(BIN)/python tests/bench/chain.py
 	PYTHONPATH=tests $(BIN)/python tests/bench/serving.py
 	$(BIN)/python tests/bench/audit.py
-	PYTHONPATH=tests $(BIN)/python tests/bench/governor.py
+	PYTHONPATH=tests $(BIN)/python tests/bench/loader.py
 	$(BIN)/python tests/bench/hour_llava.py
+	PYTHONPATH=tests $(BIN)/python tests/bench/governor.py
 
 clean:
 	rm -rf .venv .venv-vllm out

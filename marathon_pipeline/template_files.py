@@ -6,6 +6,7 @@ was written.
 
 import difflib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,14 +26,8 @@ class Problem(NamedTuple):
         return f"{self.file}: {self.key}: {self.problem} ({self.mend})"
 
 
-class _Loader(yaml.BaseLoader):
-    """The failsafe schema, without aliases (they can grow without bound) and without a key given twice."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.get_mark()
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read", problem_mark=mark)
-        return super().compose_node(parent, index)
+class _Strict(yaml.constructor.BaseConstructor):
+    """No half characters, and no key given twice."""
 
     def construct_scalar(self, node: yaml.ScalarNode) -> str:
         value = str(super().construct_scalar(node))
@@ -50,11 +45,36 @@ class _Loader(yaml.BaseLoader):
         return mapping
 
 
+class _Loader(_Strict, yaml.BaseLoader):
+    """The failsafe schema, without aliases: they can grow without bound."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.get_mark()
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+
+def _parsed(text: str) -> object:
+    """By libyaml, where PyYAML has it: every command reads the templates, and without it that takes 0.1 s.
+
+    What it refuses, and aliases, are left to the loader that says what is wrong.
+    """
+    if yaml.__with_libyaml__:
+
+        class Quick(_Strict, yaml.CBaseLoader): ...
+
+        with suppress(yaml.YAMLError, UnicodeError):
+            if not any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.CBaseLoader)):
+                return yaml.load(text, Loader=Quick)  # noqa: S506 - as below
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - BaseLoader makes text, lists and mappings only
+
+
 def load_yaml(path: Path) -> object:
     """The parsed file; whatever keeps it from being read is raised as `broken` says it."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - BaseLoader makes text, lists and mappings only
+        return _parsed(text)
     except FileNotFoundError:
         raise broken("the file", "is missing", "restore it, or write it as docs/templates.md says") from None
     except OSError as error:

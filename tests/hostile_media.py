@@ -201,7 +201,7 @@ MEDIA: dict[str, Medium] = {
         changed(lambda data: tracks(data, 1500)), ("ok", "failed unreadable", "failed memory")
     ),
     "a_day.mp4": Medium(  # 24 pictures that stand for 24 hours
-        video("-preset", "ultrafast", source="color=s=1280x720:r=1/3600:d=86400"), ("ok", "failed decoder_timeout")
+        video("-preset", "ultrafast", source="color=s=640x360:r=1/3600:d=86400"), ("ok", "failed decoder_timeout")
     ),
     "a_folder.mp4": Medium(Path.mkdir, ("row",)),
     "a_pipe.mp4": Medium(fifo, ("row",)),

@@ -25,6 +25,7 @@ from marathon_pipeline.records import (
     Video,
     content_hash,
 )
+from marathon_pipeline.release.rules import ReleaseRules
 from marathon_pipeline.release.settings import ReleaseSettings
 from marathon_pipeline.release.write import write_release
 from marathon_pipeline.taxonomy import load_taxonomy
@@ -60,7 +61,7 @@ def released(folder: Path, of: Sequence[Film], settings: ReleaseSettings, name: 
     for film in of:
         _add(dataset, film)
     dataset.ledger.flush()
-    return Path(write_release(dataset, name, settings, TAXONOMY, Gates()).url)
+    return Path(write_release(dataset, name, ReleaseRules(settings, TAXONOMY, Gates())).url)
 
 
 def _add(dataset: Dataset, film: Film) -> None:

@@ -136,13 +136,28 @@ def test_a_comment_in_a_template_changes_nothing(built: Path, tmp_path: Path) ->
     assert plan(marathon) == {}
 
 
-def test_a_stage_that_writes_the_same_rows_disturbs_nothing_behind_it(built: Path, tmp_path: Path) -> None:
-    marathon = copy_of(built, tmp_path)
-    before = len(ledger_lines(tmp_path))
-    video = sorted(path.stem for path in (tmp_path / "videos").glob("*.mp4"))[0]
-    marathon("run", "job.yaml", "--force", "--until", "caption_clips", "--video", video)
-    assert {line["stage"] for line in ledger_lines(tmp_path)[before:]} == {"download", "segment", "caption_clips"}
+@pytest.fixture(scope="module")
+def forced(built: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Command, str, list[dict[str, object]]]:
+    """A dataset of which all was done again for one video and one task: the video, and what the ledger says of it."""
+    marathon = copy_of(built, tmp_path_factory.mktemp("forced"))
+    before = len(ledger_lines(marathon.folder))
+    video = sorted(path.stem for path in (marathon.folder / "videos").glob("*.mp4"))[1]
+    marathon("run", "job.yaml", "--force", "--video", video, "--tasks", "temporal_order", "--until", "qa")
+    return marathon, video, ledger_lines(marathon.folder)[before:]
+
+
+def test_a_stage_that_writes_the_same_rows_disturbs_nothing_behind_it(
+    forced: tuple[Command, str, list[dict[str, object]]],
+) -> None:
+    marathon, _, done = forced
+    assert {line["stage"] for line in done} == set(STAGES[:6])
     assert plan(marathon) == {}
+
+
+def test_selecting_a_video_runs_only_that(forced: tuple[Command, str, list[dict[str, object]]]) -> None:
+    _, video, done = forced
+    assert {line["video_id"] for line in done} == {video}
+    assert {line.get("part", "") for line in done} == {"", "temporal_order"}
 
 
 @pytest.mark.slow
@@ -206,13 +221,3 @@ def test_show_prints_a_videos_captions_and_qa(built: Path) -> None:
     assert "Q: " in shown and "A: " in shown and "A. " in shown
     tree = json.loads(marathon("show", "out", video, "--json"))
     assert {pair["task"] for pair in tree["qa"]} == set(TASK_IDS)
-
-
-def test_selecting_a_video_runs_only_that(built: Path, tmp_path: Path) -> None:
-    (tmp_path / "job.yaml").write_text(JOB)
-    shutil.copytree(built / "videos", tmp_path / "videos")
-    video = sorted(path.stem for path in (tmp_path / "videos").glob("*.mp4"))[1]
-    Command(tmp_path)("run", "job.yaml", "--video", video, "--tasks", "temporal_order", "--until", "qa")
-    lines = ledger_lines(tmp_path)
-    assert {line["video_id"] for line in lines} == {video}
-    assert {line.get("part", "") for line in lines} == {"", "temporal_order"}

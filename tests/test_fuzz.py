@@ -18,7 +18,7 @@ from marathon_pipeline.shipped import shipped
 from marathon_pipeline.sources.inputs import sources_of_inputs
 from marathon_pipeline.taxonomy import load_taxonomy
 
-MUCH = int(os.environ.get("MARATHON_FUZZ", "40"))  # examples of each test
+MUCH = int(os.environ.get("MARATHON_FUZZ", "30"))  # examples of each test
 
 ROWS = [
     {"url": "https://example.org/a.mp4", "licence": "CC0-1.0", "start": 1.5, "end": 90.0, "metadata": {"k": [1, None]}},

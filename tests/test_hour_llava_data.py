@@ -102,7 +102,8 @@ def test_every_sample_comes_once_over_all_ranks_and_workers_and_after_any_interr
 
 
 def test_a_killed_loader_with_workers_goes_on_at_the_very_next_batch(url: str) -> None:
-    undisturbed = seen(list(loader_of(url, workers=2)))
+    whole = loader_of(url, workers=2)
+    undisturbed, following = seen(list(whole)), seen(list(whole))
     first = loader_of(url, workers=2)
     before = list(islice(first, 5))
     state = json.loads(json.dumps(first.state_dict()))
@@ -111,6 +112,7 @@ def test_a_killed_loader_with_workers_goes_on_at_the_very_next_batch(url: str) -
     after = list(second)
     assert seen(before) + seen(after) == undisturbed
     assert second.epoch == 1
+    assert seen(list(second)) == following != undisturbed
 
 
 def test_two_ranks_with_workers_share_an_epoch_without_overlap_or_loss(url: str) -> None:

@@ -250,6 +250,7 @@ def test_a_run_that_is_killed_again_and_again_asks_only_what_was_in_flight_twice
         assert rows(tmp_path, table) == rows(undisturbed[0], table)
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_reached_drains_the_run_and_a_raised_one_lets_it_go_on(
     undisturbed: tuple[Path, int], marathon_on: Callable[..., Command], tmp_path: Path
 ) -> None:

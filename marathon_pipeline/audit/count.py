@@ -88,7 +88,7 @@ class Count:
         import numpy as np
 
         forget_words()
-        verdicts, pairs = Verdicts(tables, video), Pairs(tables, video, _OF_PAIR)
+        verdicts, pairs = Verdicts(tables, video, self._gates), Pairs(tables, video, _OF_PAIR)
         self.sources.add(video.source_id)
         self.videos[data_source] += 1
         self.seconds[data_source] += video.seconds
@@ -104,7 +104,7 @@ class Count:
         rows = [verdicts.rows.get(qa_id) for qa_id in pairs.ids]
         self._add("unverified", (cell for cell, row in zip(cells, rows, strict=True) if row is None))
         self._judged(verdicts, cells, rows)
-        of_gates = verdicts.reasons(self._gates)
+        of_gates = verdicts.reasons()
         passed = [row is not None and not of_gates[row] for row in rows]
         of_people = self.reviews.add(video.video_id, pairs, passed)
         reasons = [None if row is None else (*of_gates[row], *by_people)

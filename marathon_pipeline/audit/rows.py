@@ -9,22 +9,26 @@ import pyarrow.compute as pc
 from marathon_pipeline.dataset.dataset import Finished
 from marathon_pipeline.dataset.reviews import Judged
 from marathon_pipeline.dataset.tables import Tables
-from marathon_pipeline.gates import Gates
+from marathon_pipeline.gates import NUMBERS, Gates
 from marathon_pipeline.records import Format, QAPair, Verdict
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_OF_VERDICT = tuple(name for name in Verdict.model_fields if name != "video_id")
+OF_PEOPLE = ("letter", "evidence")  # what of a pair, beside its id, is bound to what people say of it
+_OF_VERDICT = ("qa_id", "task", "problems", "judged", "unjudged")
+_NOT_MEASURED = {name: 0 for name in NUMBERS if Verdict.model_fields[name].is_required()}
 
 
 class Verdicts:
     """Of the tasks of a finished video. Raises Failed, as the tables do."""
 
-    def __init__(self, tables: Tables, video: Finished) -> None:
-        self._video_id = video.video_id
-        self._columns = tables.columns(Verdict, video.video_id, _OF_VERDICT)
+    def __init__(self, tables: Tables, video: Finished, gates: Gates, more: Sequence[str] = NUMBERS) -> None:
+        """gates: that decide. more: numbers that are asked for besides."""
+        self._tables, self._video_id, self._gates = tables, video.video_id, gates
+        names = dict.fromkeys((*_OF_VERDICT, *gates.items.bounds, *more))
+        self._columns = tables.columns(Verdict, video.video_id, tuple(names))
         tasks = self._columns["task"].to_pylist()
         ids = self._columns["qa_id"].to_pylist()
         self.rows = {
@@ -37,10 +41,6 @@ class Verdicts:
 
         return np.asarray(self._columns[name].to_numpy(zero_copy_only=False), np.float64)
 
-    def at(self, row: int) -> Verdict:
-        values = {name: column[row].as_py() for name, column in self._columns.items()}
-        return Verdict(video_id=self._video_id, **values)
-
     def measured(self, name: str) -> list[Any]:
         return list(self._columns[name].to_pylist())
 
@@ -52,18 +52,25 @@ class Verdicts:
             for column in (self._columns[name],)
         )
 
-    def reasons(self, gates: Gates) -> list[tuple[str, ...]]:
+    def reasons(self) -> list[tuple[str, ...]]:
         """Why the gates reject each pair."""
         outside = pc.list_value_length(self._columns["problems"]).to_numpy(zero_copy_only=False) > 0
         if self.said("judged", "unjudged"):
             outside |= True
-        for name, bound in gates.items.bounds.items():
+        for name, bound in self._gates.items.bounds.items():
             values = self.numbers(name)
             if bound.least is not None:
                 outside |= values < bound.least
             if bound.most is not None:
                 outside |= values > bound.most
-        return [gates.reasons(self.at(row)) if doubted else () for row, doubted in enumerate(outside.tolist())]
+        doubted = outside.nonzero()[0].tolist()
+        found: list[tuple[str, ...]] = [()] * len(outside)
+        if doubted:
+            columns = ([column[row].as_py() for row in doubted] for column in self._columns.values())
+            for row, own in zip(doubted, zip(*columns, strict=True), strict=True):
+                known = dict(zip(self._columns, own, strict=True))
+                found[row] = self._gates.reasons(Verdict(**_NOT_MEASURED | known, video_id=self._video_id))
+        return found
 
 
 class Pairs:

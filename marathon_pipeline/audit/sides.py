@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from marathon_pipeline.audit.calibration import in_force
-from marathon_pipeline.audit.rows import Pairs, Verdicts
+from marathon_pipeline.audit.rows import OF_PEOPLE, Pairs, Verdicts
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import UserError, one_line
@@ -114,11 +114,9 @@ class DatasetSide:
         """Of each pair of some tasks of videos its task, and whether it may be released."""
         for video_id, tasks in parts.items():
             video = replace(self._finished[video_id], tasks=tuple(tasks))
-            verdicts, pairs = (
-                Verdicts(self._dataset.tables, video),
-                Pairs(self._dataset.tables, video, ("letter", "evidence")),
-            )
-            of_gates, rejected = verdicts.reasons(self._gates), self._reviews.rejected(video_id)
+            verdicts = Verdicts(self._dataset.tables, video, self._gates, more=())
+            pairs = Pairs(self._dataset.tables, video, OF_PEOPLE)
+            of_gates, rejected = verdicts.reasons(), self._reviews.rejected(video_id)
             rows = [verdicts.rows.get(qa_id) for qa_id in pairs.ids]
             of_people = [judged in rejected for judged in pairs.judged()] if rejected else [False] * len(pairs)
             for task, row, gone in zip(pairs.tasks, rows, of_people, strict=True):

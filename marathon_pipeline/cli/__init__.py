@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from marathon_pipeline import __version__
+from marathon_pipeline.cli.evaluating import evaluate
 from marathon_pipeline.cli.judging import audit, review
 from marathon_pipeline.cli.looking import show, status, tasks
 from marathon_pipeline.cli.releasing import check, diff, export, purge, release
@@ -30,7 +31,23 @@ manifest_app = typer.Typer(help="Work with manifests.", no_args_is_help=True)
 app.add_typer(manifest_app, name="manifest")
 manifest_app.command("check")(manifest_check)
 manifest_app.command("import")(manifest_import)
-for command in (run, plan, status, show, tasks, audit, review, release, diff, check, export, purge, synth, train):
+for command in (
+    run,
+    plan,
+    status,
+    show,
+    tasks,
+    audit,
+    review,
+    release,
+    diff,
+    check,
+    export,
+    purge,
+    synth,
+    train,
+    evaluate,
+):
     app.command()(command)
 
 

@@ -6,7 +6,7 @@ import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -105,23 +105,44 @@ def columns(record: type[Record], data: bytes, names: Sequence[str]) -> dict[str
     with _damage():
         file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
         known = set(file.schema_arrow.names)
-        table = file.read([name for name in names if name.partition(".")[0] in known], use_threads=False)
-        return {name: _column(record, table, name) for name in names}
+        there = [name for name in names if name.partition(".")[0] in known]
+        table = file.read(there, use_threads=False).combine_chunks()
+        found = (
+            dict(zip(table.schema.names, *[batch.columns for batch in table.to_batches()], strict=True))
+            if len(table)
+            else {}
+        )
+        return {name: _column(record, found, name, len(table)) for name in names}
 
 
-def _column(record: type[Record], table: pa.Table, name: str) -> pa.Array:
+def _column(record: type[Record], found: Mapping[str, pa.Array], name: str, rows: int) -> pa.Array:
     own, _, part = name.partition(".")
-    kind, field = arrow_schema(record).field(own).type, record.model_fields[own]
-    if own not in table.schema.names:
-        if field.is_required():
+    known = _known(record, own, part)
+    if not rows:
+        return pa.array([], known.kind)
+    if own not in found:
+        if known.required:
             raise ValueError(f"it has no column {own}")
-        return pa.array([field.default] * table.num_rows, kind)
-    found = table[own].combine_chunks()
-    if part:
-        found, kind = pc.struct_field(found, part), kind.field(part).type
-    if found.null_count and type(None) not in get_args(field.annotation):
+        return pa.array([known.default] * rows, known.kind)
+    values = pc.struct_field(found[own], part) if part else found[own]
+    if values.null_count and not known.optional:
         raise ValueError(f"{name} has no value in some rows")
-    return found if found.type == kind else found.cast(kind)
+    return values if values.type == known.kind else values.cast(known.kind)
+
+
+class _Known(NamedTuple):
+    kind: pa.DataType
+    required: bool
+    default: Any
+    optional: bool
+
+
+@cache
+def _known(record: type[Record], own: str, part: str) -> _Known:
+    """What the record says of a column, or of a part of it."""
+    kind, field = arrow_schema(record).field(own).type, record.model_fields[own]
+    optional = type(None) in get_args(field.annotation)
+    return _Known(kind.field(part).type if part else kind, field.is_required(), field.default, optional)
 
 
 def metadata_of(data: bytes) -> dict[str, str]:

@@ -64,7 +64,9 @@ def load_tower(settings: FeatureSettings) -> tuple[VisionTower, int]:
     if found.get("model_type") not in ("siglip", "siglip_vision_model"):
         raise ValueError(f"a checkpoint of type {found.get('model_type')!r}, not of SigLIP")
     vision = SiglipVisionConfig.from_pretrained(settings.tower, revision=settings.revision)
-    config = HourLlavaConfig(vision_config=vision, pooling=settings.pooling, frames_per_chunk=settings.chunk)
+    config = HourLlavaConfig(
+        vision_config=vision, pooling=settings.pooling, pooled_side=settings.side, frames_per_chunk=settings.chunk
+    )
     with torch.device("meta"):  # its random weights would only be thrown away
         tower = VisionTower(config)
     siglip = SiglipVisionModel.from_pretrained(

@@ -28,7 +28,8 @@ class FeatureSettings(BaseModel):
 
     tower: str = Field(min_length=1)  # a SigLIP checkpoint, by name or path: features of another one are noise
     revision: str = "main"  # of the checkpoint; a name alone may stand for other weights tomorrow
-    pooling: Literal["average", "bilinear"] = "average"  # to 8 x 8; the paper averages, its code interpolates
+    pooling: Literal["average", "bilinear"] = "average"  # the paper averages, its code interpolates
+    side: int = Field(8, ge=1)  # of the pooled map: `pooled_side` of the model that reads them
     chunk: int = Field(32, ge=1)  # frames in the tower at once: the memory that an hour takes is that of these
 
     @property

@@ -1,22 +1,28 @@
 """Which pairs reviewers are dealt: of each task and format those with the smallest hashes, so nobody chose them."""
 
+import hashlib
+import json
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Callable
-from itertools import zip_longest
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import compress, zip_longest
 from operator import itemgetter
 from typing import NamedTuple, get_args
 
 from marathon_pipeline.audit.calibration import in_force
 from marathon_pipeline.audit.reviewed import ReviewCount
-from marathon_pipeline.audit.rows import Pairs, Verdicts
+from marathon_pipeline.audit.rows import OF_PEOPLE, Pairs, Verdicts
 from marathon_pipeline.audit.survey import Standards
 from marathon_pipeline.dataset.dataset import Dataset, Finished
 from marathon_pipeline.dataset.reviews import Judged, Reviews
+from marathon_pipeline.dataset.tables import Tables
 from marathon_pipeline.errors import UserError
-from marathon_pipeline.records import Format, QAPair, digest
+from marathon_pipeline.gates import Gates
+from marathon_pipeline.processes import in_parts
+from marathon_pipeline.records import Format, QAPair
 
-_OF_PAIR = ("letter", "evidence")  # what else is judged of a pair
+_AT_ONCE = 32  # videos to a part
 
 
 class Dealt(NamedTuple):
@@ -55,25 +61,19 @@ def deal(
 
     What people rejected stays in the deal: the gates accepted it. Raises UserError where they accept nothing.
     """
-    count, gates = ReviewCount(reviews), in_force(standards.gates, dataset.ledger)
-    kept: defaultdict[tuple[str, Format], list[_Card]] = defaultdict(list)
-    finished = list(dataset.finished())
-    for done, video in enumerate(finished, start=1):
-        verdicts, pairs = Verdicts(dataset.tables, video), Pairs(dataset.tables, video, _OF_PAIR)
-        rejected = verdicts.reasons(gates)
-        rows = (verdicts.rows.get(qa_id) for qa_id in pairs.ids)
-        passed = [row is not None and not rejected[row] for row in rows]
-        count.add(video.video_id, pairs, passed)
-        for qa_id, task, format, accepted in zip(pairs.ids, pairs.tasks, pairs.formats, passed, strict=True):
-            if accepted:
-                stratum, rank = kept[task, format], digest([seed, qa_id])
-                if len(stratum) < per_task or rank < stratum[-1].rank:
-                    insort(stratum, _Card(rank, qa_id, video), key=itemgetter(0))
-                    del stratum[per_task:]
+    gates, finished = in_force(standards.gates, dataset.ledger), list(dataset.finished())
+    groups = [finished[first : first + _AT_ONCE] for first in range(0, len(finished), _AT_ONCE)]
+    parts = [(group, reviews.of({video.video_id for video in group})) for group in groups]
+    count, kept, done = ReviewCount(reviews), _Kept(per_task), 0
+    look = partial(_looked_at, dataset.tables, gates, per_task, seed)
+    for group, (counted, cards) in zip(groups, in_parts(look, parts), strict=True):
+        count.extend(counted)
+        kept.extend(cards)
+        done += len(group)
         progress(done, len(finished))
     order = []
     for number, task in enumerate(standards.taxonomy.tasks):
-        formats: list[list[_Card]] = [kept[task, format] for format in get_args(Format)]
+        formats: list[list[_Card]] = [kept.of[task, format] for format in get_args(Format)]
         own = [each for turn in zip_longest(*formats) for each in turn if each is not None]
         order += [(rank, number, each) for rank, each in enumerate(own[:per_task])]
     if not order:
@@ -82,6 +82,54 @@ def deal(
     for each in dealt:
         count.watch(each.pair)
     return Deal(dealt, count)
+
+
+class _Kept:
+    """The cards of each stratum with the smallest ranks."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self.of: defaultdict[tuple[str, Format], list[_Card]] = defaultdict(list)
+
+    def add(self, stratum: tuple[str, Format], rank: str, qa_id: str, video: Finished) -> None:
+        own = self.of[stratum]
+        if len(own) < self._count or rank < own[-1].rank:
+            insort(own, _Card(rank, qa_id, video), key=itemgetter(0))
+            del own[self._count :]
+
+    def extend(self, other: "_Kept") -> None:
+        for stratum, cards in other.of.items():
+            for card in cards:
+                self.add(stratum, *card)
+
+
+def _looked_at(
+    tables: Tables, gates: Gates, per_task: int, seed: int, part: tuple[list[Finished], Reviews]
+) -> tuple[ReviewCount, _Kept]:
+    """All pairs of some videos, and those of them that may be dealt."""
+    videos, reviews = part
+    count, kept = ReviewCount(reviews), _Kept(per_task)
+    for video in videos:
+        verdicts = Verdicts(tables, video, gates, more=())
+        pairs = Pairs(tables, video, OF_PEOPLE if video.video_id in reviews.standings else ())
+        rejected = verdicts.reasons()
+        rows = (verdicts.rows.get(qa_id) for qa_id in pairs.ids)
+        passed = [row is not None and not rejected[row] for row in rows]
+        count.add(video.video_id, pairs, passed)
+        ranks = (bytes.hex(rank) for rank in _ranks(seed, pairs.ids))
+        every = zip(pairs.tasks, pairs.formats, ranks, pairs.ids, strict=True)
+        for task, format, rank, qa_id in compress(every, passed):
+            kept.add((task, format), rank, qa_id, video)
+    return count, kept
+
+
+def _ranks(seed: int, ids: Iterable[str]) -> Iterator[bytes]:
+    """`digest([seed, id])`."""
+    common = hashlib.sha256(f"[{seed},".encode())
+    for qa_id in ids:
+        hasher = common.copy()
+        hasher.update(f"{json.dumps(qa_id)}]".encode())
+        yield hasher.digest()
 
 
 def _read(dataset: Dataset, cards: list[_Card]) -> tuple[Dealt, ...]:

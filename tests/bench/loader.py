@@ -39,15 +39,22 @@ def main() -> None:
     options.add_argument("--videos", type=int, default=48)
     options.add_argument("--seconds", type=int, default=180)
     options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--wait-only", action="store_true")
     chosen = options.parse_args()
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         url = _release(Path(folder), chosen.videos, chosen.seconds)
-        rows = [_compared(f"proxies, {workers or 'no'} workers", url, chosen.rounds, workers) for workers in (0, 2)]
-        rows.append(_compared("cached features, no workers", url, chosen.rounds, 0, features=True))
-        table("Samples a second, and ours against plain WebDataset (median of the rounds)", rows)
+        rows = [] if chosen.wait_only else _read(url, chosen.rounds)
         waits = [_waited(url, workers) for workers in (0, 1)]
         table("A tiny trainer on cached features: the share of its time that it waits for data", waits)
     save("loader", {"videos": chosen.videos, "seconds": chosen.seconds, "read": rows, "wait": waits})
+
+
+def _read(url: str, rounds: int) -> list[dict[str, Any]]:
+    rows = [_compared(f"proxies, {workers or 'no'} workers", url, rounds, workers) for workers in (0, 2)]
+    rows.append(_compared("cached features, no workers", url, rounds, 0, features=True))
+    table("Samples a second, and ours against plain WebDataset (median of the rounds)", rows)
+    return rows
 
 
 def _release(folder: Path, videos: int, seconds: int) -> str:
@@ -112,15 +119,14 @@ def _loaded(sample: dict[str, Any]) -> torch.Tensor:
 
 
 def _timed(read: Callable[[], Iterator[int]]) -> tuple[float, float]:
-    """Samples a second of the wall's time behind the first batch, which processes start before, and all CPU seconds."""
-    cpu = time.process_time()
-    first, count, began = True, 0, 0.0
+    """Samples a second of the wall's time, and CPU seconds a sample of this process, both behind the first batch."""
+    first, count, began, cpu = True, 0, 0.0, 0.0
     for samples in read():
         if first:
-            first, began = False, time.perf_counter()
+            first, began, cpu = False, time.perf_counter(), time.process_time()
         else:
             count += samples
-    return count / (time.perf_counter() - began), time.process_time() - cpu
+    return count / (time.perf_counter() - began), (time.process_time() - cpu) / count
 
 
 def _waited(url: str, workers: int) -> dict[str, Any]:
@@ -133,14 +139,13 @@ def _waited(url: str, workers: int) -> dict[str, Any]:
         media_token_id=processor.media_token_id,
     )  # fmt: skip
     torch.manual_seed(0)
-    torch.set_num_threads(1)
     model = HourLlavaForConditionalGeneration(config).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     settings = LoaderSettings(releases=(url,), workers=workers, batch_size=4, features=True)
     loader = Loader(settings, collate=processor)
     waited = worked = 0.0
     steps = 0
-    for epoch in range(3):
+    for _ in range(3):
         batches = iter(loader)
         while True:
             began = time.perf_counter()
@@ -151,7 +156,7 @@ def _waited(url: str, workers: int) -> dict[str, Any]:
             model(**batch).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            if epoch or steps:  # the first batch waits for the processes to start
+            if steps:  # the first batch waits for the processes to start
                 waited, worked = waited + got - began, worked + time.perf_counter() - got
             steps += 1
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -65,20 +65,11 @@ class Loader(Generic[T]):
         self.named: list[Unreadable] = []  # the latest of them
         self._places = [Place()] * self._readers
         self._turn = 0
+        self._going: Any = None  # a DataLoader that has ended an epoch, and can begin the next one
 
     def __iter__(self) -> Iterator[T]:
-        stream = _Stream(
-            self._mixed, self._collate, self._rank, self._ranks, self._readers, self.epoch, self._places, self._turn
-        )
-        workers = self._settings.workers
-        loader: Any = DataLoader(
-            stream,
-            batch_size=None,
-            num_workers=workers,
-            prefetch_factor=self._settings.prefetch if workers else None,
-            multiprocessing_context=_context() if workers else None,
-            pin_memory=torch.cuda.is_available() and self._collate is not as_they_are,
-        )
+        loader = self._started() if self._going is None else self._going
+        self._going = None  # until it has come to the epoch's end
         for reader, given, batch in loader:
             if isinstance(given, Exception):
                 raise given
@@ -89,6 +80,23 @@ class Loader(Generic[T]):
                 yield batch
         self.epoch += 1
         self._places, self._turn = [Place()] * self._readers, 0
+        self._going = loader
+
+    def _started(self) -> Any:
+        """Its workers stay for the following epochs: starting them takes seconds."""
+        stream = _Stream(
+            self._mixed, self._collate, self._rank, self._ranks, self._readers, self.epoch, self._places, self._turn
+        )
+        workers = self._settings.workers
+        return DataLoader(
+            stream,
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=self._settings.prefetch if workers else None,
+            persistent_workers=workers > 0,
+            multiprocessing_context=_context() if workers else None,
+            pin_memory=torch.cuda.is_available() and self._collate is not as_they_are,
+        )
 
     def batches(self) -> int:
         """How many the rest of this epoch has for this rank, readable or not; reads the QA once."""
@@ -115,6 +123,7 @@ class Loader(Generic[T]):
                 "the loader's state was saved with other releases, loader settings, ranks or workers: resume with the "
                 "same ones, or begin a new run"
             )
+        self._going = None
         self.epoch, self._turn = state["epoch"], state["turn"]
         self._places = [Place(tuple((a, b) for a, b in lanes), given) for lanes, given in state["places"]]
         self.unreadable = Counter(state["unreadable"])
@@ -134,7 +143,10 @@ class Loader(Generic[T]):
 
 
 class _Stream(IterableDataset[tuple[int, Given | Exception, Any]]):
-    """What a worker of the rank iterates over. The first worker has the turn where the last run left off."""
+    """What a worker of the rank iterates over: the rest of an epoch, then one more whole epoch each time.
+
+    The first worker has the turn where the last run left off.
+    """
 
     def __init__(
         self,
@@ -149,8 +161,12 @@ class _Stream(IterableDataset[tuple[int, Given | Exception, Any]]):
     ) -> None:
         self._mixed, self._collate, self._rank, self._ranks = mixed, collate, rank, ranks
         self._readers, self._epoch, self._places, self._turn = readers, epoch, list(places), turn
+        self._resumes = True
 
     def __iter__(self) -> Iterator[tuple[int, Given | Exception, Any]]:
+        if not self._resumes:
+            self._epoch, self._places, self._turn = self._epoch + 1, [Place()] * self._readers, 0
+        self._resumes = False
         worker = get_worker_info()
         own = ((worker.id if worker else 0) + self._turn) % self._readers
         # Ranks first, so that with few units every rank has one before a rank has two.

@@ -3,7 +3,7 @@
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -82,6 +82,12 @@ class ReleaseShards:
                     for found in grouped.aggregate([([], "count_all")]).to_pylist():
                         counts[Kind(task, topic, found["source"], found["long"])] += found["count_all"]
         return counts
+
+    def rows(self, task: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The QA of a task; a few thousand rows are in memory at a time."""
+        with self._table(task) as table:
+            for group in range(table.num_row_groups):
+                yield from table.read_row_group(group, columns=list(columns)).to_pylist()
 
     def videos(self) -> Iterator[str]:
         """The ids of the videos that have QA, some of them more than once."""

@@ -50,6 +50,7 @@ class ModelSettings(_Strict):
     tokenizer: str = ""  # none: the language model's own; of one that begins at random, bytes
     system: str = "You are a helpful assistant."  # Qwen was tuned with it; empty saves tokens where it begins at random
     pooling: Literal["average", "bilinear"] = "average"  # the paper averages, its code interpolates
+    pooled_side: int = Field(8, ge=1)  # 8 x 8 tokens a frame; fewer show less, and cost less
     frames_per_chunk: int = Field(32, ge=1)  # in the vision tower at once: more takes memory, fewer takes time
     forgetting: ForgettingSettings = ForgettingSettings()
     memaug: MemAugSettings = MemAugSettings()
@@ -71,6 +72,7 @@ class ModelSettings(_Strict):
         forgetting, memaug = self.forgetting, self.memaug
         return {
             "pooling": self.pooling,
+            "pooled_side": self.pooled_side,
             "frames_per_chunk": self.frames_per_chunk,
             "spatial_forgetting": forgetting.spatial,
             "spatial_keep": forgetting.spatial_keep,
