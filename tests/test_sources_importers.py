@@ -256,7 +256,11 @@ def test_videomarathon_gives_each_of_its_videos_once(tmp_path):
     rows: list[tuple[str | None, str | None, str]] = []
     for _ in range(3):
         rows += [("panda/x_0.mp4", watch(A), "Panda-70M"), ("panda/x_1.mp4", watch(A), "Panda-70M")]
-        rows += [("e/0a.mp4", "https://example.org/0a.mp4", "Ego4D"), (None, None, "Ego4D"), ("f/g.mp4", "s3://x", "e")]
+        rows += [
+            ("e/0a.mp4", "https://example.org/0a.mp4", "Ego4D"),
+            (None, None, "Ego4D"),
+            ("f/g.mp4", "ftp://x", "e"),
+        ]
     result, sources = imported("videomarathon", videomarathon(tmp_path / "vm.parquet", rows))
     assert [source.source_id for source in sources] == [f"yt_{A}", "ego4d_0a"]
     assert [source.data_source for source in sources] == ["panda-70m", "ego4d"]
@@ -267,7 +271,8 @@ def test_videomarathon_gives_each_of_its_videos_once(tmp_path):
     assert sorted(said(result, tmp_path)) == sorted(
         [
             "vm.parquet row 4: URL and video are both empty (complete one, or delete the row)",
-            "vm.parquet row 5: url 's3://x' is neither http nor https (start it with https://, or use `path`)",
+            "vm.parquet row 5: url 'ftp://x' is neither http nor https, nor in an object store "
+            "(start it with https:// or s3://, or use `path`)",
         ]
     )
 
