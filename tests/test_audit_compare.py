@@ -17,7 +17,7 @@ from test_release import SETTINGS, SOURCES, TASKS, TAXONOMY, add_video, pair, vi
 from marathon_pipeline import cli
 from marathon_pipeline.audit.compare import Change, Comparison, compare
 from marathon_pipeline.audit.page import marked, render, render_markdown
-from marathon_pipeline.audit.sides import Cost, DatasetSide, Kind, Version, open_release
+from marathon_pipeline.audit.sides import Cost, DatasetSide, Kind, Parts, Version, open_release
 from marathon_pipeline.audit.survey import Standards, survey
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.errors import UserError
@@ -41,7 +41,7 @@ class Rows:
         self.videos = frozenset(version.video_id for version, _ in pairs)
         self.tasks = frozenset(version.task for version, _ in pairs)
 
-    def pairs(self, tasks: Collection[str], videos: Collection[str]) -> Iterator[tuple[Version, bool]]:
+    def pairs(self, tasks: Collection[str], videos: Collection[str], but: Parts) -> Iterator[tuple[Version, bool]]:
         return ((v, accepted) for v, accepted in self._pairs if v.task in tasks and v.video_id in videos)
 
     def parts(self) -> dict[str, tuple[str, int]]:
@@ -189,6 +189,27 @@ def test_a_dataset_is_compared_by_what_its_gates_let_through_and_tells_its_cost(
     found = {task.task: task for task in compare(side, strict).tasks}
     assert all(task.removed == task.old.qa == task.new.rejected for task in found.values())
     assert found["temporal_order"].old.cost is not None
+
+
+def test_of_two_datasets_only_the_tasks_that_their_ledgers_tell_apart_are_read_whole(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(dataset.url, tmp_path / "copy")
+    copy, video = Dataset(str(tmp_path / "copy")), video_of(SOURCES[0])
+    qa = {task: [pair(video, task, n, HOSTILE if task == "temporal_order" else "") for n in range(5)] for task in TASKS}
+    qa["object_attribute"] = qa["object_attribute"][:4]
+    write_qa(copy, video, qa, ("pipeline_word",))
+    old, new = DatasetSide(dataset, Gates()), DatasetSide(Dataset(copy.url), Gates())
+    read: set[str] = set()
+    rows = type(copy.tables).read_some
+    monkeypatch.setattr(
+        type(copy.tables), "read_some", lambda *each: (read.update((each[2], *each[4])), rows(*each))[1]
+    )
+    found = compare(old, new)
+    assert read == {video, *TASKS} and found.old.videos == 2  # nothing of the other one
+    monkeypatch.setattr(DatasetSide, "alike", lambda *each: {})
+    assert compare(old, new) == found
+    assert str(found) != "no pair differs" and str(compare(old, old)) == "no pair differs"
 
 
 def test_cost_is_that_of_the_compared_videos_and_tasks(tmp_path: Path) -> None:

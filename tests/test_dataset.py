@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,6 +70,28 @@ def test_packed_rows_come_back_as_they_went_in(rows: list[QAPair]) -> None:
 @given(st.lists(pairs, max_size=5))
 def test_rows_come_back_from_parquet_as_they_went_in(rows: list[QAPair]) -> None:
     assert parquet.decode(QAPair, parquet.encode(QAPair, rows)) == rows
+
+
+@given(st.lists(pairs, max_size=8))
+def test_columns_are_those_of_the_rows(rows: list[QAPair]) -> None:
+    found = parquet.columns(QAPair, parquet.encode(QAPair, rows), ("options", "tries", "binding.template_version"))
+    assert found["options"].to_pylist() == [list(row.options) for row in rows]
+    assert found["tries"].to_pylist() == [row.tries for row in rows]
+    assert found["binding.template_version"].to_pylist() == [row.binding.template_version for row in rows]
+
+
+def test_a_column_has_its_default_in_a_file_from_before_it_came_and_one_without_values_is_damage() -> None:
+    row = Source(source_id="yt_1", split="val")
+    table = pq.read_table(pa.BufferReader(parquet.encode(Source, [row])))
+    file = pa.BufferOutputStream()
+    pq.write_table(table.drop_columns(["licence", "url"]).append_column("url", pa.array([None], pa.string())), file)
+    data = file.getvalue().to_pybytes()
+    found = parquet.columns(Source, data, ("licence", "split"))
+    assert (found["licence"].to_pylist(), found["split"].to_pylist()) == ([""], ["val"])
+    for column in ("url", "source_id"):
+        without = data if column == "url" else parquet.encode(Span, [Span(start=0, end=1)])
+        with pytest.raises(parquet.Damaged, match=column):
+            parquet.columns(Source, without, (column,))
 
 
 @given(st.lists(pairs, max_size=6), st.lists(pairs, max_size=3))
