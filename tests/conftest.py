@@ -148,13 +148,3 @@ def vllm_servers(
 
     with serve_all(vllm_models.values(), tmp_path_factory.mktemp("servers")) as servers:
         yield servers
-
-
-UNFINISHED = frozenset((Path(__file__).parent / "unfinished.txt").read_text().split())
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that broke when the last branches were joined, each to be mended and taken off the list."""
-    for item in items:
-        if item.nodeid.partition("[")[0] in UNFINISHED:
-            item.add_marker(pytest.mark.xfail(reason="on tests/unfinished.txt", strict=False))

@@ -479,8 +479,8 @@ def test_a_browser_opens_the_page_without_an_error_and_its_filter_works(
     }
     frames = "".join(f'<iframe src="{page.as_uri()}{html.escape(fragment)}"></iframe>' for fragment in wanted)
     probe = """<script>all = (where, what) => [...where.querySelectorAll(what)];
-    setTimeout(() => document.documentElement.dataset.shown = all(document, "iframe").map(frame =>
-    all(frame.contentDocument, "article:not([hidden])").map(each => each.dataset.format)).join(";"), 1500)</script>"""
+    addEventListener("load", () => document.documentElement.dataset.shown = all(document, "iframe").map(frame =>
+    all(frame.contentDocument, "article:not([hidden])").map(each => each.dataset.format)).join(";"))</script>"""
     (tmp_path / "all.html").write_text(frames + probe)  # one start of the browser for all addresses
     text, _ = dom(chromium, tmp_path / "all.html", tmp_path / "profile", "", "--allow-file-access-from-files")
     (shown,) = re.findall('data-shown="(.*?)"', text)

@@ -136,28 +136,24 @@ def test_a_comment_in_a_template_changes_nothing(built: Path, tmp_path: Path) ->
     assert plan(marathon) == {}
 
 
-@pytest.fixture(scope="module")
-def forced(built: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Command, str, list[dict[str, object]]]:
-    """A dataset of which all was done again for one video and one task: the video, and what the ledger says of it."""
-    marathon = copy_of(built, tmp_path_factory.mktemp("forced"))
+def forced(marathon: Command, *selection: str) -> list[dict[str, object]]:
+    """What the ledger says of a run that does again what is done, up to the QA."""
     before = len(ledger_lines(marathon.folder))
-    video = sorted(path.stem for path in (marathon.folder / "videos").glob("*.mp4"))[1]
-    marathon("run", "job.yaml", "--force", "--video", video, "--tasks", "temporal_order", "--until", "qa")
-    return marathon, video, ledger_lines(marathon.folder)[before:]
+    marathon("run", "job.yaml", "--force", "--until", "qa", *selection)
+    return ledger_lines(marathon.folder)[before:]
 
 
-def test_a_stage_that_writes_the_same_rows_disturbs_nothing_behind_it(
-    forced: tuple[Command, str, list[dict[str, object]]],
+def test_what_is_selected_is_done_again_alone_and_the_same_rows_disturb_nothing_behind_them(
+    built: Path, tmp_path: Path
 ) -> None:
-    marathon, _, done = forced
+    marathon = copy_of(built, tmp_path)
+    video = sorted(path.stem for path in (tmp_path / "videos").glob("*.mp4"))[1]
+    done = forced(marathon, "--video", video)
     assert {line["stage"] for line in done} == set(STAGES[:6])
+    of_task = forced(marathon, "--video", video, "--tasks", "temporal_order")
+    assert [(line["stage"], line.get("part", "")) for line in of_task] == [("qa", "temporal_order")]
+    assert {line["video_id"] for line in (*done, *of_task)} == {video}
     assert plan(marathon) == {}
-
-
-def test_selecting_a_video_runs_only_that(forced: tuple[Command, str, list[dict[str, object]]]) -> None:
-    _, video, done = forced
-    assert {line["video_id"] for line in done} == {video}
-    assert {line.get("part", "") for line in done} == {"", "temporal_order"}
 
 
 @pytest.mark.slow

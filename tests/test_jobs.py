@@ -11,7 +11,7 @@ from marathon_pipeline.taxonomy import TASK_IDS
 JOBS = sorted(
     path
     for path in (CHECKOUT / "jobs").glob("*.yaml")
-    if path.name not in ("gates.yaml", "licences.yaml") and not path.name.startswith("train-")
+    if path.name not in ("gates.yaml", "licences.yaml") and not path.name.startswith(("train-", "evaluate-"))
 )
 
 
