@@ -212,6 +212,7 @@ def test_words_leave_case_and_punctuation_behind() -> None:
         (("A gate that is open", "A red door", "A rose", "A wall"), 0),
         (("Two minutes", "Four minutes", "A minute", "Half an hour"), 0),
         (("It was opened.", "a red door", "the open window", "the gate"), 3),  # a sentence, a capital, a full stop
+        (("It was opened.", "A red door.", "The window.", "Two gates."), 1),
         (("A dog", "a cat", "a bird", "a fish"), 1),
         (("Two dogs", "A cat", "A bird", "One fish"), 1),
         (("He does not sit", "He stands", "He lies", "He runs"), 1),

@@ -49,12 +49,14 @@ def kind(option: str) -> str:
 
 
 def _form(option: str) -> str | None:
-    """`He stands`, `the gate is open`: a sentence; `a gate that is open`: a phrase; `the man stays`: who knows."""
+    """`He stands`, `the gate is open`: a sentence; `a gate that is open`, `two gates`: phrases; `the man stays`: who
+    knows."""
     said = words(option)
     verbs = (word in _VERBS and before not in _RELATIVES for before, word in pairwise(said))
     if any(verbs) or not _PERSONS.isdisjoint(said[:1]):
         return "sentence"
-    return None if any(len(word) > 3 and word.endswith(("s", "ed")) for word in said[1:]) else "phrase"
+    ends = (len(word) > 3 and word.endswith(("s", "ed")) and before not in _SEVERAL for before, word in pairwise(said))
+    return None if any(ends) else "phrase"
 
 
 def _full_stop(option: str) -> str:
