@@ -143,6 +143,7 @@ def forced(marathon: Command, *selection: str) -> list[dict[str, object]]:
     return ledger_lines(marathon.folder)[before:]
 
 
+@pytest.mark.slow
 def test_what_is_selected_is_done_again_alone_and_the_same_rows_disturb_nothing_behind_them(
     built: Path, tmp_path: Path
 ) -> None:

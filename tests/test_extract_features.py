@@ -1,5 +1,6 @@
 """The stage that caches features, run as a user runs it, with a SigLIP made on the spot."""
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -18,7 +19,9 @@ from marathon_pipeline.hour_llava.data.proxies import decoded  # noqa: E402
 from marathon_pipeline.hour_llava.data.settings import LoaderSettings  # noqa: E402
 from marathon_pipeline.hour_llava.extraction import extracted, load_tower  # noqa: E402
 from marathon_pipeline.hour_llava.features import FeatureSettings, feature_key, read_features  # noqa: E402
+from marathon_pipeline.pipeline.work import Order, carry_out  # noqa: E402
 from marathon_pipeline.records import Features  # noqa: E402
+from marathon_pipeline.stages.extract_features import ExtractFeatures  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,7 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_features_are_cached_once_follow_their_settings_and_go_with_their_source(
     built: Path, tower: Path, marathon: Command
 ) -> None:
@@ -72,6 +76,22 @@ def test_features_are_cached_once_follow_their_settings_and_go_with_their_source
     assert not (marathon.folder / "out" / feature_key(videos[0])).exists()
     assert (marathon.folder / "out" / feature_key(videos[1])).exists()
     assert not list((marathon.folder / "out" / "tables" / "features").rglob(f"{videos[0]}*"))
+
+
+def test_the_stage_writes_a_videos_features_and_a_row_that_tells_of_them(
+    built: Path, tower: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(built / "out", tmp_path / "out")
+    dataset, settings = Dataset(str(tmp_path / "out")), FeatureSettings(tower=str(tower))
+    video = next(dataset.finished())
+    order = Order(video.video_id, video.source_id, {"": "f"}, {}, False, True, None)
+    (outcome,) = asyncio.run(carry_out(ExtractFeatures(settings, dataset.storage), dataset, order))
+    assert outcome.status == "ok", outcome
+    (row,) = dataset.tables.read(Features, video.video_id)
+    cached = read_features(dataset.storage, video.video_id)
+    assert cached.features.shape == (row.frames, 64, 16) and cached.features.dtype == torch.bfloat16
+    assert cached.fingerprint == row.fingerprint == settings.fingerprint
+    assert row.bytes == dataset.storage.size(feature_key(video.video_id))
 
 
 @pytest.fixture(scope="module")

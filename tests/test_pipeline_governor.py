@@ -73,6 +73,7 @@ def job(marathon: Command, *rows: dict[str, object]) -> None:
     (marathon.folder / "cookies.txt").write_text(f"# Netscape HTTP Cookie File\n{cookie}\n")
 
 
+@pytest.mark.slow
 def test_a_site_that_refuses_is_left_alone_and_the_others_go_on(marathon: Command, site: Site) -> None:
     site.refuses = ["3", "999999"]
     rows = [{"url": site.url("127.0.0.1", f"0.mp4?{n}"), "id": f"r{n}", "data_source": "refusing"} for n in range(3)]
