@@ -2,6 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
 
+# Images of containers set it; every process of a run, and of the tests, would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run train-demo test test-slow test-vllm coverage check truth planted confusion real-facts fuzz chaos bench clean
 
 run: .venv/installed  ## build the demo dataset, its release and its report
@@ -11,7 +14,7 @@ train-demo: .venv/installed-dev  ## small models from scratch: with a memory, wi
 	OMP_NUM_THREADS=1 $(BIN)/python -m marathon_pipeline.hour_llava.evaluation.demo out/train-demo $(DEMO)
 
 test: .venv/installed-dev  ## run the tests
-	$(BIN)/pytest -n 4
+	$(BIN)/pytest -n 3
 
 test-slow: .venv/installed-dev  ## what takes minutes: sudden death, failing servers, batches, and the tests' own server
 	$(BIN)/pytest -n 2 -m slow

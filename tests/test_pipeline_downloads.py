@@ -169,6 +169,7 @@ def test_a_purge_reaches_a_run_at_work_and_the_same_video_by_another_name(marath
     assert list((marathon.folder / "out/tables").rglob("same*")) == []
 
 
+@pytest.mark.slow
 def test_a_sample_and_retries_select_what_is_run(marathon: Command, site: Site) -> None:
     job(marathon, *({"url": f"{site.address}/gone{n}.mp4", "id": f"g{n}"} for n in range(5)))
     sample = ["--sample", 2, "--seed", 3]
