@@ -404,7 +404,7 @@ def _stage_lines(dataset: Dataset) -> Iterator[str]:
                 why = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
                 counts.append(f"{sum(reasons.values()):,} {word} ({why})")
         speed = f"  {stage.speed:.1f} x real time" if stage.speed else ""
-        yield f"{stage.stage:15}{'  '.join(counts)}{speed}"
+        yield f"{stage.stage:14} {'  '.join(counts)}{speed}"
 
 
 def _failure_lines(failed: list[Outcome]) -> Iterator[str]:

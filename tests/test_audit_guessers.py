@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marathon_pipeline.audit.guessers import Usual, longest, most_central
-from marathon_pipeline.audit.statistics import wilson
+from marathon_pipeline.intervals import wilson
 
 QUESTIONS = 4000
 
@@ -75,7 +75,8 @@ def test_a_question_is_not_its_own_hint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "whole", "low", "high"), [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (0, 0, 0, 1)]
+    ("part", "whole", "low", "high"),
+    [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (8, 10, 0.4902, 0.9433), (0, 0, 0, 1)],
 )
 def test_the_interval_of_a_share_agrees_with_the_published_one(part: int, whole: int, low: float, high: float) -> None:
     assert wilson(part, whole) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))

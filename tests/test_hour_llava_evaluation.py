@@ -32,7 +32,7 @@ from marathon_pipeline.hour_llava.evaluation.evaluate import evaluate  # noqa: E
 from marathon_pipeline.hour_llava.evaluation.needles import write_needles  # noqa: E402
 from marathon_pipeline.hour_llava.evaluation.questions import Question, shown  # noqa: E402
 from marathon_pipeline.hour_llava.evaluation.settings import EvaluateJob, load_evaluate_job  # noqa: E402
-from marathon_pipeline.hour_llava.evaluation.tally import Answer, accuracies, lengths_of, wilson  # noqa: E402
+from marathon_pipeline.hour_llava.evaluation.tally import Answer, accuracies, lengths_of  # noqa: E402
 from marathon_pipeline.hour_llava.training.build import build, load  # noqa: E402
 from marathon_pipeline.release.settings import ReleaseSettings  # noqa: E402
 
@@ -111,12 +111,6 @@ def test_without_the_video_an_answer_is_the_same_for_every_video(model: Path) ->
         for blind in (False,)
     }
     assert len(likelihoods) > 1  # which it is not where the video is read
-
-
-def test_wilsons_interval_is_that_of_the_textbook() -> None:
-    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-    assert wilson(0, 0) == (0.0, 1.0)
 
 
 @given(

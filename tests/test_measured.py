@@ -25,8 +25,8 @@ from marathon_pipeline.annotators.measured.timeline import Timeline
 from marathon_pipeline.annotators.measured.words import DURATIONS, PLACES, about, duration, factors_apart, spoken
 from marathon_pipeline.annotators.protocol import Described
 from marathon_pipeline.audit.guessers import Usual, longest, most_central
-from marathon_pipeline.audit.statistics import wilson
 from marathon_pipeline.errors import Filtered
+from marathon_pipeline.intervals import wilson
 from marathon_pipeline.media.decode import decode_once
 from marathon_pipeline.records import (
     LETTERS,

@@ -30,7 +30,7 @@ ROWS = (
     ("taxonomy",),
     ("template_files", "records", "ffmpeg", "processes"),
     ("rules_file", "job_file"),
-    ("errors", "plain_yaml", "shipped"),
+    ("errors", "plain_yaml", "shipped", "intervals"),
 )
 LEVEL = {room: level for level, row in enumerate(ROWS) for room in row}
 HEAVY = (

@@ -3,9 +3,10 @@
 import math
 from collections import Counter
 
-from marathon_pipeline.audit.statistics import Against, Calibrated, Rate, share, wilson
+from marathon_pipeline.audit.statistics import Against, Calibrated, Rate, share
 from marathon_pipeline.dataset.ledger import Ledger
 from marathon_pipeline.gates import DatasetGate, Gates
+from marathon_pipeline.intervals import wilson
 from marathon_pipeline.records import JudgedMeasure, Planted
 
 _Z = 3.290527  # 99.9 %

@@ -13,9 +13,9 @@ from marathon_pipeline.audit.statistics import (
     percent,
     plain,
     share,
-    wilson,
 )
 from marathon_pipeline.gates import DatasetGate, DatasetMeasure, Gates, Grouping
+from marathon_pipeline.intervals import wilson
 from marathon_pipeline.records import LETTERS
 from marathon_pipeline.taxonomy import Taxonomy
 

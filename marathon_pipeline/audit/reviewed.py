@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, compress
 
 from marathon_pipeline.audit.rows import Pairs
-from marathon_pipeline.audit.statistics import Agreement, Reviewed, ReviewStratum, Signer, SoundShare, share, wilson
+from marathon_pipeline.audit.statistics import Agreement, Reviewed, ReviewStratum, Signer, SoundShare, share
 from marathon_pipeline.dataset.reviews import REJECTED, Judged, Judgement, Reviews, Standing
+from marathon_pipeline.intervals import wilson
 from marathon_pipeline.records import Format, QAPair
 
 

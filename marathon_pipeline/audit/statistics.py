@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
+from marathon_pipeline.intervals import wilson
 from marathon_pipeline.records import Format, Judged, JudgedMeasure, Planted
 
 
@@ -292,15 +293,6 @@ class Statistics(_Counted):
 
 def share(part: float, whole: float) -> float:
     return round(part / whole, 6) if whole else 0.0
-
-
-def wilson(part: float, whole: float, z: float = 1.959964) -> tuple[float, float]:
-    """The interval of a share (Wilson 1927), by default that of 95 %; all of it where nothing was counted."""
-    if not whole:
-        return 0.0, 1.0
-    p = part / whole
-    middle, spread = p + z * z / (2 * whole), z * math.sqrt(p * (1 - p) / whole + z * z / (4 * whole * whole))
-    return (middle - spread) / (1 + z * z / whole), (middle + spread) / (1 + z * z / whole)
 
 
 def interval(part: int, whole: int) -> tuple[float, float]:

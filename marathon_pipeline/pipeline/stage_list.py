@@ -33,6 +33,7 @@ STAGE_NAMES = (
     "calibrate",
     "extract_features",
 )
+OPTIONAL = ("calibrate", "extract_features")  # a job has them where it says so
 
 
 class StageSettings(BaseModel):

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from marathon_pipeline.annotators.served.settings import Price
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.pipeline.spending import Budget, Spending, Spent
-from marathon_pipeline.pipeline.stage_list import STAGE_NAMES
+from marathon_pipeline.pipeline.stage_list import OPTIONAL, STAGE_NAMES
 from marathon_pipeline.pipeline.yields import Yield, yields
 
 
@@ -85,4 +85,4 @@ def status(dataset: Dataset) -> list[StageStatus]:
             reasons = stage.filtered if outcome.status == "filtered" else stage.failed
             reasons[outcome.reason] = reasons.get(outcome.reason, 0) + 1
             stage.transient += outcome.transient
-    return [stage for stage in stages.values() if stage.entered or stage.stage != "calibrate"]  # where nobody judges
+    return [stage for stage in stages.values() if stage.entered or stage.stage not in OPTIONAL]

@@ -3,13 +3,13 @@
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from math import sqrt
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from marathon_pipeline.hour_llava.evaluation.questions import Question
 from marathon_pipeline.hour_llava.evaluation.settings import How
+from marathon_pipeline.intervals import wilson
 
 
 class Answer(BaseModel):
@@ -48,16 +48,6 @@ class Accuracy(BaseModel):
     by_task: dict[str, Share]
     by_length: dict[str, Share]
     by_depth_and_length: list[list[Share]]  # a list for each depth, of each class of length
-
-
-def wilson(right: int, asked: int, z: float = 1.959964) -> tuple[float, float]:
-    """The interval of a share (Wilson 1927), by default that of 95 %; all of it where nothing was asked."""
-    if not asked:
-        return 0.0, 1.0
-    share, spread = right / asked, z * z / asked
-    middle = share + spread / 2
-    half = z * sqrt((share * (1 - share) + spread / 4) / asked)
-    return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
 
 
 def share_of(outcomes: Iterable[bool]) -> Share:
