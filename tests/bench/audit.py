@@ -10,16 +10,13 @@ Ends with exit status 1 where the duplicates that were planted are not what the 
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
-from figures import OUT, save, table
+from figures import OUT, measured, save, table
 from large import VIDEOS, generate
 
 ALIKE = 0.98  # of near duplicates, which are estimated, as many are found
@@ -77,33 +74,7 @@ def _measured(arguments: list[str], profile: Path | None) -> dict[str, Any]:
     command = [sys.executable, "-m", "marathon_pipeline", *arguments]
     if profile is not None:
         command = ["py-spy", "record", "--subprocesses", "--format", "raw", "--output", str(profile), "--", *command]
-    load, began = os.getloadavg()[0], time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    peak, cpu = 0.0, 0.0
-    while process.poll() is None:
-        shared, seconds = _used(process.pid)
-        peak, cpu = max(peak, shared), max(cpu, seconds)
-        time.sleep(0.5)
-    printed = process.communicate()
-    if process.returncode not in (0, 1):
-        raise SystemExit(f"exit status {process.returncode}\n{printed[1][-2000:]}")
-    print(printed[0])
-    return {"seconds": time.monotonic() - began, "cpu": cpu, "memory": peak / 1e6, "load before": load}
-
-
-def _used(pid: int) -> tuple[float, float]:
-    """Bytes that a process and its children hold (pages shared by several count once), and their CPU seconds."""
-    held, cpu = 0.0, 0.0
-    try:
-        for process in (found := psutil.Process(pid), *found.children(recursive=True)):
-            times = process.cpu_times()
-            held += process.memory_full_info().pss
-            cpu += times.user + times.system
-            if process is found:
-                cpu += times.children_user + times.children_system
-    except psutil.Error:
-        pass
-    return held, cpu
+    return measured(command, ends=(0, 1))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,18 @@
-"""What the benchmarks share: CPU seconds of children, tables, and the JSON they leave in out/bench."""
+"""What the benchmarks share: what a command uses, tables, and the JSON they leave in out/bench."""
 
 import json
 import os
 import platform
 import resource
 import subprocess
+import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 OUT = Path("out/bench")
 
@@ -20,6 +25,37 @@ def cpu_of(command: Sequence[str]) -> float:
     if done.returncode:
         raise SystemExit(f"{' '.join(command[:4])} ...: exit status {done.returncode}\n{done.stdout[-2000:]}")
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def measured(command: Sequence[str], ends: Sequence[int] = (0,)) -> dict[str, float]:
+    """Run a command: its seconds, and of it and all its descendants the CPU seconds and the peak of memory in MB."""
+    load, began = os.getloadavg()[0], time.monotonic()
+    peak, cpu = 0.0, 0.0
+    with tempfile.TemporaryFile("w+") as printed:
+        process = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT, text=True)
+        while process.poll() is None:
+            held, used = _used(process.pid)
+            peak, cpu = max(peak, held), max(cpu, used)
+            time.sleep(0.5)
+        seconds = time.monotonic() - began
+        printed.seek(0)
+        said = printed.read()
+    if process.returncode not in ends:
+        raise SystemExit(f"{' '.join(command[:4])} ...: exit status {process.returncode}\n{said[-2000:]}")
+    print(said)
+    return {"seconds": seconds, "cpu": cpu, "memory": peak / 1e6, "load before": load}
+
+
+def _used(pid: int) -> tuple[float, float]:
+    """Bytes that a process and its children hold (pages shared by several count once), and their CPU seconds."""
+    held, cpu = 0.0, 0.0
+    with suppress(psutil.Error):
+        for process in (found := psutil.Process(pid), *found.children(recursive=True)):
+            with suppress(psutil.Error):  # it ended meanwhile: its seconds are then among its parent's children's
+                times = process.cpu_times()
+                cpu += times.user + times.system + times.children_user + times.children_system
+                held += process.memory_full_info().pss
+    return held, cpu
 
 
 def machine() -> dict[str, Any]:
