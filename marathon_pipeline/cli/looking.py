@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from marathon_pipeline.cli.shared import BAD_INPUT, OK, DatasetArgument, JsonOption, out, print_json
-from marathon_pipeline.cli.watching import run_lines, watch_run
+from marathon_pipeline.cli.watching import print_looks, run_lines, watch_run
 from marathon_pipeline.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def status(
         bool, typer.Option("--dead-links", help="Only the addresses that give no video, with dates.")
     ] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Then show the run that is under way, until it ends or Ctrl-C.")
+        bool, typer.Option("--watch", help="First show the run that is under way, until it ends or Ctrl-C.")
     ] = False,
     every: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="With --watch: between looks.")] = 10.0,
     as_json: JsonOption = False,
@@ -31,7 +31,9 @@ def status(
 
     if dead:
         return _print_dead_links(dataset, as_json)
-    if watch and not watch_run(dataset, every, as_json):
+    if watch and as_json:
+        return print_looks(dataset, every)
+    if watch and not watch_run(dataset, every):
         return None
     found = status_of(dataset)
     if as_json:
