@@ -30,6 +30,7 @@ from marathon_pipeline.pipeline.pilot import FIRST_STAGE, Base, refuse_other_bas
 from marathon_pipeline.pipeline.plan import Planner, Selection, whole_plan
 from marathon_pipeline.pipeline.progress import RunProgress, bar
 from marathon_pipeline.pipeline.purge import settle
+from marathon_pipeline.pipeline.recording import Recording
 from marathon_pipeline.pipeline.rejected import find_rejected
 from marathon_pipeline.pipeline.run import rebuild_ledger, run
 from marathon_pipeline.pipeline.show import tree
@@ -37,6 +38,7 @@ from marathon_pipeline.pipeline.spending import Budget
 from marathon_pipeline.pipeline.stage_list import build_stages
 from marathon_pipeline.pipeline.status import DatasetStatus, dataset_status, status
 from marathon_pipeline.pipeline.takedown import inputs_left
+from marathon_pipeline.pipeline.watcher import Watchers
 from marathon_pipeline.publish import Ended, as_typed, conclude, rules_of
 from marathon_pipeline.records import Format, Outcome, Source
 from marathon_pipeline.release.plan import split_of, stale_tasks
@@ -92,7 +94,7 @@ def run_job(
     synthetic = _rendered(config, console)
     dataset = Dataset(config.dataset, create=True)
     refuse_other_base(dataset, base.url if base else "")
-    with dataset.lease() as lease:
+    with dataset.lease() as lease, Recording(dataset, lease, config.run) as record:
         purged = settle(dataset)
         if base:
             base.copy(dataset, base.choose(dataset, count, seed))
@@ -120,7 +122,8 @@ def run_job(
             clear_folder(batch.folder)
         sources = _chosen(gathered.sources, base.choose(dataset, count, seed) if base else None, count, seed)
         scope = _scope(config, dataset, stages, sources, selection, rules.standards)
-        with RunProgress(console) as progress:
+        record.does("stages", sources=len(scope.sources), **scope.selection.asked())
+        with RunProgress(console, record.standing) as progress:
             # The files of a folder are numbered by one process.
             settings = config.run.model_copy(update={"callers": 1}) if batch.folder else config.run
             result = run(
@@ -130,11 +133,13 @@ def run_job(
                 settings,
                 scope.selection,
                 lease,
-                progress,
+                Watchers(record, progress),
                 config.budget,
                 config.prices,
                 config.download.limits,
             )
+        record.stopped = result.stopped
+        record.does("release")
         purged += settle(dataset)
         lines = [f"results  {taken}"] if taken else []
         lines += [*_stage_lines(dataset), *_failure_lines(result.failed)]

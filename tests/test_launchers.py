@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from conftest import CHECKOUT
+from conftest import CHECKOUT, Command
 from kuberay_schema import SCHEMAS, SERVE_CONFIG
+
+from marathon_pipeline.dataset.dataset import Dataset, NoDataset
+from marathon_pipeline.pipeline.standing import run_status
 
 JOBS = CHECKOUT / "jobs"
 SCRIPTS = sorted(path for path in JOBS.rglob("*") if path.suffix in (".sh", ".sbatch"))
@@ -304,7 +308,7 @@ def free_ports(count: int) -> list[int]:
 @pytest.fixture
 def ray_cluster() -> Iterator[dict[str, str]]:
     """A cluster of its own with a dashboard; yields the environment that reaches it."""
-    gcs, dashboard, client = free_ports(3)
+    gcs, dashboard, client, metrics = free_ports(4)
     folder = tempfile.mkdtemp(prefix="mr")  # Ray's sockets lie in it, and their paths must be short
     environment = {
         **os.environ,
@@ -312,9 +316,11 @@ def ray_cluster() -> Iterator[dict[str, str]]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
+        "METRICS": f"http://127.0.0.1:{metrics}/metrics",
     }
     environment.pop("RAY_ADDRESS", None)
     ports = ["--port", gcs, "--dashboard-port", dashboard, "--ray-client-server-port", client]
+    ports += ["--metrics-export-port", metrics]
     here = ["--node-ip-address", "127.0.0.1", "--num-cpus", 2, "--temp-dir", folder]
     start = ["ray", "start", "--head", "--disable-usage-stats", "--block", *map(str, [*ports, *here])]
     head = subprocess.Popen(start, env=environment, start_new_session=True)
@@ -333,24 +339,60 @@ def ray_cluster() -> Iterator[dict[str, str]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.slow
-def test_a_submitted_job_runs_on_the_cluster(ray_cluster: dict[str, str], tmp_path: Path) -> None:
-    job = tmp_path / "job.yaml"
+def submitted_job(cluster: dict[str, str], folder: Path, videos: int) -> str:
+    """What is said as a small job is submitted, whose dataset is to be at `out`."""
+    job = folder / "job.yaml"
     job.write_text(f"""
-dataset: {tmp_path}/out
-synthetic: {{folder: {tmp_path}/videos, videos: 2, minutes: 3, seed: 5}}
+dataset: {folder}/out
+synthetic: {{folder: {folder}/videos, videos: {videos}, minutes: 3, seed: 5}}
 segment: {{min_seconds: 0}}
 events: {{min_events: 0}}
 release: {{name: test}}
 """)
     submit = ["bash", str(JOBS / "ray/submit.sh"), str(job), "--set", "run.workers=2"]
     for _ in range(20):
-        submitted = subprocess.run(submit, env=ray_cluster, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+        submitted = subprocess.run(submit, env=cluster, cwd=folder, capture_output=True, text=True, timeout=200)
         if "No available agent" not in submitted.stderr:  # the dashboard answers before there is one
             break
         time.sleep(1)
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    return submitted.stdout
+
+
+@pytest.mark.slow
+def test_a_submitted_job_runs_on_the_cluster(ray_cluster: dict[str, str], tmp_path: Path) -> None:
+    submitted_job(ray_cluster, tmp_path, videos=2)
     assert list((tmp_path / "out/releases").iterdir())
+
+
+@pytest.mark.slow
+def test_a_detached_job_is_found_by_status_and_seen_to_its_end(
+    ray_cluster: dict[str, str], tmp_path: Path, marathon: Command
+) -> None:
+    said = submitted_job(ray_cluster | {"DETACH": "1", "SUBMISSION_ID": "marathon-7"}, tmp_path, videos=4)
+    assert "marathon-7" in said and "succeeded" not in said
+
+    def run() -> dict[str, Any]:
+        try:
+            storage = Dataset(str(tmp_path / "out")).storage
+        except NoDataset:  # the job waits for its driver
+            return {}
+        found = run_status(storage)
+        return found.model_dump() if found else {}
+
+    until(lambda: run().get("state") == "alive", "a run is under way")
+    until(lambda: run()["standing"]["expected"] == 4, "it tells how much it has to do")
+    assert run()["standing"]["submission"] == "marathon-7" and run()["host"] == socket.gethostname()
+    assert "Ray job marathon-7" in marathon("status", "out")
+
+    looks = [json.loads(line) for line in marathon("status", "out", "--watch", "--every", 0.5, "--json").splitlines()]
+    assert {look["state"] for look in looks[:-1]} == {"alive"} and looks[-1]["state"] == "released"
+    ended = looks[-1]["standing"]
+    assert (ended["doing"], ended["finished"], ended["expected"]) == ("done", 4, 4)
+    assert list((tmp_path / "out/releases").iterdir())
+    with urllib.request.urlopen(ray_cluster["METRICS"], timeout=10) as page:  # the agent keeps them for a while
+        verified = [line for line in page.read().decode().splitlines() if 'stage="verify",status="ok"' in line]
+    assert [line.rpartition(" ")[2] for line in verified] == ["88.0"]  # 22 tasks of each
 
 
 @pytest.mark.slow

@@ -18,6 +18,8 @@ from rich.console import Console
 
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.pipeline.progress import RunProgress
+from marathon_pipeline.pipeline.standing import Account
+from marathon_pipeline.pipeline.watcher import Load
 
 JOB = "dataset: out\ninputs: [m.jsonl]\nsegment: {min_seconds: 0}\nevents: {min_events: 0}\nrun: {workers: 1}\n"
 _PATIENCE = 200.0  # a slow machine is no failure
@@ -187,7 +189,7 @@ def test_a_sample_and_retries_select_what_is_run(marathon: Command, site: Site) 
 
 def test_the_display_shows_what_is_being_fetched() -> None:
     screen = io.StringIO()
-    with RunProgress(Console(file=screen, force_terminal=True, width=100)) as shown:
-        shown.expect(3)
-        shown.fetching(2, 34_000_000)
+    account = Account()
+    with RunProgress(Console(file=screen, force_terminal=True, width=100), account.standing):
+        account.loaded(Load(downloads=2, downloaded_bytes=34_000_000))
     assert "2 under way, 34.0 MB so far" in screen.getvalue()

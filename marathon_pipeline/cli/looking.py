@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from marathon_pipeline.cli.shared import BAD_INPUT, OK, DatasetArgument, JsonOption, out, print_json
+from marathon_pipeline.cli.watching import print_looks, run_lines, watch_run
 from marathon_pipeline.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -19,16 +20,26 @@ def status(
     dead: Annotated[
         bool, typer.Option("--dead-links", help="Only the addresses that give no video, with dates.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="First show the run that is under way, until it ends or Ctrl-C.")
+    ] = False,
+    every: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="With --watch: between looks.")] = 10.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Where a dataset stands: per stage what is ok, filtered and failed, and why; what came of its sources."""
+    """Where a dataset stands, and who works on it: per stage what is ok, filtered and failed; its sources' yield."""
     from marathon_pipeline.job import status_of
 
     if dead:
         return _print_dead_links(dataset, as_json)
+    if watch and as_json:
+        return print_looks(dataset, every)
+    if watch and not watch_run(dataset, every):
+        return None
     found = status_of(dataset)
     if as_json:
         return print_json(found.model_dump())
+    for line in run_lines(found.run):
+        out.print(line, markup=False)
     table = Table("stage", "ok", "filtered", "failed", "rows", "lost", "speed", box=None, pad_edge=False)
     for stage in found.stages:
         table.add_row(

@@ -2,6 +2,7 @@
 
 A lease is a numbered object that only one writer can create; its number is a fencing token. It ends when it is
 released, when its heartbeat stops for a minute, or at once when its holder was a process of this machine that is gone.
+The heartbeat carries a note of what the holder does, for whoever asks.
 """
 
 import contextlib
@@ -10,7 +11,10 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
+from typing import Any, Literal
 
 import psutil
 
@@ -19,10 +23,34 @@ from marathon_pipeline.errors import Failed, UserError
 
 _HEARTBEAT_SECONDS = 10.0
 _EXPIRES_SECONDS = 60.0
+_DAMAGED = (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError)  # gone, or not what a holder writes
 
 
 class Held(UserError):
     """Somebody else holds the dataset."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a dataset, or held it last."""
+
+    state: Literal["alive", "dead", "released"]
+    host: str
+    pid: int
+    since: str
+    heard: float  # when it wrote last, in seconds since 1970
+    note: Mapping[str, Any]  # what it said of its work then
+
+
+def holder_of(storage: Storage) -> Holder | None:
+    """None where nobody ever held it, or where that is not known any more."""
+    held = storage.keys("lease")
+    try:
+        content = json.loads(storage.read(held[-1]))
+        who = content["host"], content["pid"], content["since"]
+        return Holder(_state(content), *who, heard=content["alive"], note=content.get("note", {}))
+    except (IndexError, *_DAMAGED):
+        return None
 
 
 class Lease:
@@ -34,7 +62,8 @@ class Lease:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self.after_death = False
-        self._stop = threading.Event()
+        self._note: Mapping[str, Any] = {}
+        self._stop, self._wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lease")
 
     def __enter__(self) -> "Lease":
@@ -61,20 +90,36 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
+        self._wake.set()
         self._thread.join()
         with contextlib.suppress(Failed):  # a full disk: the lease ends with this process all the same
-            self._storage.write(self._key, json.dumps({"released": True}).encode())
+            self._storage.write(self._key, self._content(released=True))
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Host, process and beginning of the holder."""
+        return {name: self._holder[name] for name in ("host", "pid", "since")}
+
+    def tell(self, note: Mapping[str, Any], *, at_once: bool = False) -> None:
+        """What the holder does goes with the next heartbeat, or with one that this sets off. The note is not copied."""
+        self._note = note
+        if at_once:
+            self._wake.set()
 
     def check(self) -> None:
         """Raises UserError where another run took over, which a holder that was asleep for long has to notice."""
         if self._storage.keys("lease")[-1:] != [self._key]:
             raise UserError(f"{self._storage.url}: another run took over while this one stood still; it goes on there")
 
-    def _content(self) -> bytes:
-        return json.dumps({**self._holder, "alive": time.time()}).encode()
+    def _content(self, **more: bool) -> bytes:
+        return json.dumps({**self._holder, "alive": time.time(), "note": self._note, **more}).encode()
 
     def _beat(self) -> None:
-        while not self._stop.wait(_HEARTBEAT_SECONDS):
+        while True:
+            self._wake.wait(_HEARTBEAT_SECONDS)
+            self._wake.clear()
+            if self._stop.is_set():
+                return
             try:
                 self._storage.write(self._key, self._content())
             except Failed:
@@ -84,18 +129,22 @@ class Lease:
         """False where its holder died. Raises UserError where it lives."""
         try:
             holder = json.loads(self._storage.read(key))
-            if holder.get("released"):
-                return True
-            if holder["host"] == socket.gethostname():
-                alive = _runs(holder["pid"], holder["process_started"])
-            else:
-                alive = time.time() - holder["alive"] < _EXPIRES_SECONDS
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-            return False  # gone, or not what a holder writes: nobody's
-        if alive:
+            if (state := _state(holder)) != "alive":
+                return state == "released"
             where = f"host {holder['host']}, process {holder['pid']}, since {holder['since']}"
-            raise Held(f"{self._storage.url}: a run is using this dataset ({where}); wait until it ends or stop it")
-        return False
+        except _DAMAGED:
+            return False
+        raise Held(f"{self._storage.url}: a run is using this dataset ({where}); wait until it ends or stop it")
+
+
+def _state(holder: Mapping[str, Any]) -> Literal["alive", "dead", "released"]:
+    if holder.get("released"):
+        return "released"
+    if holder["host"] == socket.gethostname():
+        alive = _runs(holder["pid"], holder["process_started"])
+    else:
+        alive = time.time() - holder["alive"] < _EXPIRES_SECONDS
+    return "alive" if alive else "dead"
 
 
 def _runs(pid: int, started: float) -> bool:

@@ -30,8 +30,10 @@ def ray_started(settings: RunSettings) -> Iterator[None]:
     others = {child.pid for child in psutil.Process().children()}
     if not local:
         _reach(settings.ray_address)
+    elif settings.metrics_port is not None:
+        _refuse_taken(settings.metrics_port)
     try:
-        with _blocked(_STOPPING if local else ()), _lean() if local else nullcontext():
+        with _blocked(_STOPPING if local else ()), _lean(settings) if local else nullcontext():
             try:
                 ray.init(
                     address=settings.ray_address,
@@ -40,6 +42,7 @@ def ray_started(settings: RunSettings) -> Iterator[None]:
                     object_store_memory=_OBJECT_STORE_BYTES if local else None,
                     # With them it waits for its first workers; of one that dies meanwhile it never hears, and waits on.
                     _system_config={"prestart_worker_first_driver": False} if local else None,
+                    _metrics_export_port=settings.metrics_port if local else None,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
@@ -60,18 +63,22 @@ def ray_started(settings: RunSettings) -> Iterator[None]:
         ray.shutdown()
 
 
-def nodes_by_address() -> dict[str, str]:
-    """The nodes that take work now, by their addresses: one for each address."""
+def nodes() -> dict[str, str]:
+    """The address of each node that takes work now, by its id."""
     import ray
 
     known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    nodes = sorted((node["NodeManagerAddress"], node["NodeID"]) for node in known if node["Alive"])
-    return dict(nodes)
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in known if node["Alive"]}
+
+
+def nodes_by_address() -> dict[str, str]:
+    """One of them for each address."""
+    return dict(sorted((address, node) for node, address in nodes().items()))
 
 
 @contextmanager
-def _lean() -> Iterator[None]:
-    """Ray without what a run on one machine never asks: dashboard, autoscaler, log monitor.
+def _lean(settings: RunSettings) -> Iterator[None]:
+    """Ray without what a run on one machine never asks: dashboard, autoscaler, log monitor, and metrics by default.
 
     They take 4 of the 10 s of CPU of its start. `ray.init` has no option against the last two, and starts a process for
     the first one also where it is told to leave it out. A Ray that has them elsewhere starts with all of them.
@@ -82,7 +89,8 @@ def _lean() -> Iterator[None]:
         (node.Node, "start_api_server", None),
         (node.Node, "start_monitor", None),
         (node.Node, "start_log_monitor", None),
-        (utils, "get_dashboard_dependency_error", ImportError("left out")),  # as where Ray is installed without it
+        # As where Ray is installed without it: then the agent of the node does not export metrics either.
+        (utils, "get_dashboard_dependency_error", ImportError("left out") if settings.metrics_port is None else None),
     )
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in left_out if hasattr(owner, name)]
     for owner, name, answer in left_out if len(before) == len(left_out) else ():
@@ -116,6 +124,15 @@ def _reach(address: str) -> None:
             socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
         except (OSError, OverflowError) as error:
             raise UserError(_not_started(address, error)) from None
+
+
+def _refuse_taken(port: int) -> None:
+    """Raises UserError where it is: Ray itself would wait for half a minute, and blame the machine."""
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        mend = "give another one, or none for no metrics"
+        raise UserError(f"run.metrics_port {port}: cannot be listened on ({error.strerror}); {mend}") from None
 
 
 def _not_started(address: str, error: Exception) -> str:

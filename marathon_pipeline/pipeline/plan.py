@@ -37,6 +37,19 @@ class Selection:
     def takes(self, *ids: str) -> bool:
         return not self.videos or not self.videos.isdisjoint(ids)
 
+    def asked(self) -> dict[str, object]:
+        """What it selects by, for a log: videos are only counted."""
+        asked = {
+            "videos": len(self.videos),
+            "split": self.split,
+            "tasks": sorted(self.tasks),
+            "until": self.until,
+            "force": self.force,
+            "retry_failed": "all" if self.retry_failed == "" else self.retry_failed,
+            "rejected": self.rejected,
+        }
+        return {name: value for name, value in asked.items() if value}
+
 
 @dataclass
 class Work:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -19,24 +19,21 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from marathon_pipeline.pipeline.run import Watcher
-from marathon_pipeline.pipeline.stage_list import STAGE_NAMES
-from marathon_pipeline.records import Outcome
-from marathon_pipeline.sources.governor import Paused
+from marathon_pipeline.pipeline.standing import Standing
+from marathon_pipeline.pipeline.watcher import Load, Watcher
 
 _LINE_SECONDS = 30.0  # between lines where there is no terminal: a log of weeks stays readable
 
 
 class RunProgress(Watcher):
-    """Shows a run as it goes: live on a terminal, now and then a line elsewhere."""
+    """Shows a run as it goes: live on a terminal, now and then a line elsewhere.
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._counts = {name: Counter[str]() for name in STAGE_NAMES}
-        self._reasons = {name: Counter[str]() for name in STAGE_NAMES}
-        self._video_seconds = dict.fromkeys(STAGE_NAMES, 0.0)
-        self._fetching = ""
-        self._began = self._line = time.monotonic()
+    standing: of the run, as another watcher keeps it.
+    """
+
+    def __init__(self, console: Console, standing: Standing) -> None:
+        self._console, self._standing = console, standing
+        self._line = time.monotonic()
         self._bar = Progress(
             TextColumn("videos"),
             BarColumn(),
@@ -66,49 +63,53 @@ class RunProgress(Watcher):
     def finished(self) -> None:
         self._bar.advance(self._videos)
 
-    def ended(self, outcome: Outcome) -> None:
-        self._counts[outcome.stage][outcome.status] += 1
-        self._video_seconds[outcome.stage] += outcome.video_seconds
-        if outcome.status != "ok":
-            self._reasons[outcome.stage][outcome.reason] += 1
-        self._tell()
-
-    def fetching(self, downloads: int, got: int, paused: Sequence[Paused] = ()) -> None:
-        said = [f"{downloads} under way, {got / 1e6:,.1f} MB so far"] if downloads else []
-        for pause in paused:
-            said.append(
-                f"{pause.site} pauses until {time.strftime('%H:%M', time.localtime(pause.until))} ({pause.reason})"
-            )
-        self._fetching = "; ".join(said)
-        self._tell()
-
-    def _tell(self) -> None:
+    def loaded(self, load: Load) -> None:
         """A line now and then where there is no terminal."""
         if not self._console.is_terminal and time.monotonic() - self._line > _LINE_SECONDS:
             self._line = time.monotonic()
-            videos = self._bar.tasks[0]
-            stages = ", ".join(f"{name} {counts.total()}" for name, counts in self._counts.items() if counts)
-            parts = ", ".join(filter(None, (stages, self._fetching and f"downloads {self._fetching}")))
-            self._console.print(f"{videos.completed:.0f} of {videos.total:.0f} videos: {parts}", highlight=False)
+            self._console.print(line(self._standing), highlight=False, markup=False)
 
     def _shown(self) -> Group:
-        table = Table(box=None, padding=(0, 2), show_header=False)
-        elapsed = max(time.monotonic() - self._began, 1e-6)
-        for name, counts in self._counts.items():
-            if not counts:
-                continue
-            reasons = ", ".join(f"{reason} {count}" for reason, count in self._reasons[name].most_common(3))
-            table.add_row(
-                name,
-                f"{counts['ok']} ok",
-                f"{counts['filtered']} filtered" if counts["filtered"] else "",
-                f"[red]{counts['failed']} failed[/red]" if counts["failed"] else "",
-                f"({reasons})" if reasons else "",
-                f"{self._video_seconds[name] / elapsed:.1f} x real time" if self._video_seconds[name] else "",
-            )
-        if self._fetching:
-            table.add_row("downloads", self._fetching)
-        return Group(table, self._bar)
+        elapsed = time.time() - self._standing.began
+        return Group(table(self._standing, elapsed), self._bar)
+
+
+def line(standing: Standing) -> str:
+    """How far a run is, for a log."""
+    entered = {name: stage.ok + stage.filtered + stage.failed for name, stage in standing.stages.items()}
+    stages = ", ".join(f"{name} {count}" for name, count in entered.items() if count)
+    fetching = _fetching(standing)
+    parts = ", ".join(filter(None, (stages, fetching and f"downloads {fetching}")))
+    return f"{standing.finished} of {standing.expected} videos: {parts}"
+
+
+def table(standing: Standing, elapsed: float) -> Table:
+    """What a run did in its stages, and does there now. elapsed: since it began, in seconds."""
+    shown = Table(box=None, padding=(0, 2), show_header=False)
+    for name, stage in standing.stages.items():
+        reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(stage.reasons).most_common(3))
+        speed = stage.video_seconds / max(elapsed, 1e-6)
+        shown.add_row(
+            name,
+            f"{stage.ok} ok",
+            f"{stage.filtered} filtered" if stage.filtered else "",
+            f"[red]{stage.failed} failed[/red]" if stage.failed else "",
+            f"({reasons})" if reasons else "",
+            f"{stage.in_flight} in flight" if stage.in_flight else "",
+            f"{stage.waiting} wait" if stage.waiting else "",
+            f"{speed:.1f} x real time" if speed else "",
+        )
+    if fetching := _fetching(standing):
+        shown.add_row("downloads", fetching)
+    return shown
+
+
+def _fetching(standing: Standing) -> str:
+    got = f"{standing.downloaded_bytes / 1e6:,.1f} MB so far"
+    said = [f"{standing.downloads} under way, {got}"] if standing.downloads else []
+    for pause in standing.paused:
+        said.append(f"{pause.site} pauses until {time.strftime('%H:%M', time.localtime(pause.until))} ({pause.reason})")
+    return "; ".join(said)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import heapq
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from marathon_pipeline.pipeline.plan import Planner, Selection, Work
 from marathon_pipeline.pipeline.purge import begin, holds_removed
 from marathon_pipeline.pipeline.settings import RunSettings
 from marathon_pipeline.pipeline.spending import Budget, Spending, reached
+from marathon_pipeline.pipeline.watcher import Load, Watcher
 from marathon_pipeline.pipeline.work import Caller, Order, carry_out
 from marathon_pipeline.records import Outcome, Source, digest
 from marathon_pipeline.sources.governor import Paused
@@ -30,6 +32,7 @@ _FLUSH_SECONDS = 1.0
 _STEP_SECONDS = 0.5
 _LIVES = 2  # a video that kills two workers or decoders is a failure, not an endless retry
 _WEIGH_SECONDS = 60.0
+_TELL_SECONDS = 1.0  # between looks at the load: with a queue of 30,000 one takes milliseconds
 _KILLED = ("worker_died", "decoder_killed")  # by somebody else, such as the out-of-memory killer: tried once more
 
 
@@ -42,22 +45,6 @@ class RunResult:
     full: bool = False  # what lies on the disk has reached the limit, and nothing in this run deletes any of it
     written: list[Written] = field(default_factory=list)  # requests that it wrote instead of sending them
     paused: list[Paused] = field(default_factory=list)  # sites that refuse, and whose downloads wait for a later run
-
-
-class Watcher:
-    """What sees a run go by: the progress display, or nobody."""
-
-    def expect(self, videos: int) -> None:
-        """So many more videos are to be brought to their end; a source counts as one until its videos are known."""
-
-    def ended(self, outcome: Outcome) -> None:
-        """One stage's work ended."""
-
-    def finished(self) -> None:
-        """A video has come to its end."""
-
-    def fetching(self, downloads: int, got: int, paused: Sequence[Paused] = ()) -> None:
-        """So many downloads are under way, which have got so many bytes by now; these sites are not asked."""
 
 
 def run(
@@ -116,6 +103,7 @@ class _Loop:
         self.result = RunResult()
         self.stop = threading.Event()
         self.flushed = time.monotonic()
+        self.told = float("-inf")
         self.spending: Spending | None = None
         self.bytes, self.weighed = 0, float("-inf")  # of the dataset, and when that was looked up
         self.removals = dataset.removals()
@@ -235,7 +223,7 @@ class _Loop:
         handles = {stage.name: ray.put(stage) for stage in self.planner.stages}
         dataset = ray.put(self.dataset)
         callers = self.callers()
-        told = False  # the callers, that the run is to end
+        stopping = False  # the callers know that the run is to end
 
         def submit(work: Work, lives: int) -> None:
             source = self.sources[work.source_id] if work.owner == work.source_id else None
@@ -267,14 +255,15 @@ class _Loop:
         while self.in_flight or (self.waiting and not self.stop.is_set()):
             while picked := self.pick():
                 submit(picked, _LIVES - self.downloads.lost_by(picked))
-            if self.stop.is_set() and not told:
-                told = True
+            if self.stop.is_set() and not stopping:
+                stopping = True
+                self.watcher.stopping(self.result.budget or "told to by a signal")
                 for caller in callers:
                     caller.stop.remote()
             wakes = self.downloads.wakes()
             if not self.in_flight and (wakes == math.inf or self.stop.is_set() or self.result.full):
                 break
-            self.tell_fetching()
+            self.tell(always=False)
             longest = min(_STEP_SECONDS, wakes or _STEP_SECONDS)
             if self.in_flight:
                 done, _ = ray.wait(list(self.in_flight), timeout=longest)
@@ -287,10 +276,13 @@ class _Loop:
                     outcomes = ray.get(reference)
                 except ray.exceptions.RayError as error:
                     outcomes = _died(work, error)
-                killed = any(o.reason in _KILLED for o in outcomes) and work.source_id not in self.gone
+                deaths = [outcome.reason for outcome in outcomes if outcome.reason in _KILLED]
+                killed = bool(deaths) and work.source_id not in self.gone
+                if killed:
+                    self.watcher.killed(work.stage.name, work.owner, deaths[0])
                 if self.downloads.takes(work):
                     again = killed and (lives > 1 or self.stop.is_set())
-                    last = work.source_id in self.gone or any(outcome.reason in _KILLED for outcome in outcomes)
+                    last = work.source_id in self.gone or bool(deaths)
                     if not self.downloads.goes_on(work, None if again else outcomes[0], last=last):
                         self.commit(work, [self.downloads.dated(outcome) for outcome in outcomes])
                 elif killed and self.stop.is_set():  # by what stopped the run, perhaps: the next run does it
@@ -305,7 +297,7 @@ class _Loop:
         self.result.paused = [*self.downloads.paused()] if any(self.downloads.queues()) else []
         for caller in callers:
             self.result.written += _closed(caller)
-        self.watcher.fetching(0, 0)
+        self.tell(always=True)
         self.result.stopped = self.waiting or self.result.unfinished
 
     def callers(self) -> list[Any]:
@@ -325,9 +317,18 @@ class _Loop:
         works = [work for work, _ in self.in_flight.values() if work.stage.name == "download"]
         return [work for work in works if self.sources[work.source_id].url]
 
-    def tell_fetching(self) -> None:
-        downloads, paused = len(self.fetching()), self.downloads.paused()
-        self.watcher.fetching(downloads, self.dataset.storage.partial_bytes() if downloads else 0, paused)
+    def tell(self, *, always: bool) -> None:
+        if not always and time.monotonic() - self.told < _TELL_SECONDS:
+            return
+        self.told, downloads = time.monotonic(), len(self.fetching())
+        load = Load(
+            in_flight=Counter(work.stage.name for work, _ in self.in_flight.values()),
+            waiting=Counter(entry[3].stage.name for queue in self.queues() for entry in queue),
+            downloads=downloads,
+            downloaded_bytes=self.dataset.storage.partial_bytes() if downloads else 0,
+            paused=self.downloads.paused(),
+        )
+        self.watcher.loaded(load)
 
     def commit(self, work: Work, outcomes: list[Outcome]) -> None:
         if work.stage.name == "download":  # what was purged while it was fetched is never put on record
@@ -344,12 +345,12 @@ class _Loop:
                 before = self.dataset.ledger.get(outcome.stage, outcome.video_id, outcome.part)
                 self.spending.replace(before, outcome)
             self.check_budget()
+        self.watcher.ended(outcomes)
         self.dataset.ledger.append(outcomes)
         for outcome in outcomes:
             self.planner.attempted(outcome)
             if outcome.status == "failed":
                 self.result.failed.append(outcome)
-            self.watcher.ended(outcome)
         if work.stage.name == "download":
             if videos := self.after_download(work.source_id):
                 self.watcher.expect(videos - 1)

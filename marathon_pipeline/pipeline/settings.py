@@ -18,5 +18,6 @@ class RunSettings(BaseModel):
     callers: int = Field(1, ge=1)  # processes that ask servers: one sends a hundred requests a second
     served_at_once: int = Field(64, ge=1)  # videos that each of them works on: fewer leave servers idle
     ray_address: str = "local"  # a cluster's address; a bare init may attach to a cluster that is dead
+    metrics_port: int | None = Field(None, gt=0, le=65535)  # of a Ray of the run's own; none: it exports no metrics
     max_local_bytes: int | None = Field(None, gt=0)  # of downloads: they outrun decoding and fill the disk
     keep_originals: bool = False  # kept, downloads fill the disk: a full build fetches tens of terabytes

@@ -8,6 +8,7 @@ from marathon_pipeline.annotators.served.settings import Price
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.pipeline.spending import Budget, Spending, Spent
 from marathon_pipeline.pipeline.stage_list import OPTIONAL, STAGE_NAMES
+from marathon_pipeline.pipeline.standing import RunStatus, run_status
 from marathon_pipeline.pipeline.yields import Yield, yields
 
 
@@ -44,6 +45,7 @@ class DatasetStatus(BaseModel):
     per_thousand_qa: dict[str, float]  # of those without a problem; what gates reject besides counts here
     per_video_hour: dict[str, float]
     yields: list[Yield] = []  # by collection
+    run: RunStatus | None = None  # the one under way, or the last one
 
 
 def dataset_status(dataset: Dataset, budget: Budget, prices: Mapping[str, Price]) -> DatasetStatus:
@@ -62,6 +64,7 @@ def dataset_status(dataset: Dataset, budget: Budget, prices: Mapping[str, Price]
         per_thousand_qa=_per(totals, accepted / 1000),
         per_video_hour=_per(totals, hours),
         yields=yields(dataset),
+        run=run_status(dataset.storage),
     )
 
 
