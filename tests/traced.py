@@ -9,6 +9,7 @@ from pathlib import Path
 
 _CALLS = "open,openat,openat2,execve,connect,sendto,sendmsg"
 _CODE = Path(__file__).parents[1]
+_UUID = "/var/lib/libuuid"  # where the system's library keeps a clock
 _OPENED = re.compile(r'(?:open|openat2?|execve)\((?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"((?:[^"\\]|\\.)*)"')
 _ASKED = re.compile(r'sin6?_port=htons\((\d+)\).*?"([0-9a-fA-F.:]+)"')
 _NUMBERED = re.compile(r"^/proc/(\d+|self)(/task/\d+)?")
@@ -28,7 +29,7 @@ class Touched:
         """What lies neither below `folder`, nor with Python's own, nor where files are opened anyway; who is asked but
         `address`.
         """
-        below = tuple(f"{root}/" for root in (folder, sys.prefix, sys.base_prefix, _CODE))
+        below = tuple(f"{root}/" for root in (folder, sys.prefix, sys.base_prefix, _CODE, _UUID))
         folders = {Path(path).parent for path in usual.files}
         files = [path for path in self.files if not f"{path}/".startswith(below)]
         return [
