@@ -20,6 +20,8 @@ from pathlib import Path
 import psutil
 from conftest import Command
 
+from marathon_pipeline.pipeline.stage_list import STAGE_NAMES
+
 JOB = """
 dataset: out
 synthetic: {{folder: {videos}, videos: {count}, minutes: {minutes}, seed: 11}}
@@ -31,7 +33,7 @@ run: {{workers: {workers}}}
 KINDS = ("driver", "worker", "ffmpeg")
 KILLED = ("worker_died", "decoder_killed")
 # Ray's own agents are `ray::` too: with one of them Ray itself dies.
-_WORKERS = ("ray::IDLE", "ray::_carry_out", "ray::Caller")
+_WORKERS = ("ray::IDLE", "ray::Caller", *(f"ray::{stage}" for stage in STAGE_NAMES))
 
 
 def main() -> int:

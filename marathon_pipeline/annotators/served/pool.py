@@ -237,8 +237,8 @@ def reply_of(completion: Mapping[str, Any], seconds: float, gpu_seconds: float) 
     (choice, *_), usage = completion["choices"], dict(completion.get("usage") or {})
     message = dict(choice["message"])
     return Reply(
-        id=str(completion.get("id") or ""),
-        finish=str(choice.get("finish_reason") or ""),
+        id=_whole(str(completion.get("id") or "")),
+        finish=_whole(str(choice.get("finish_reason") or "")),
         text=_whole(message.get("content")),
         refusal=_whole(message.get("refusal")),
         prompt_tokens=_count(usage.get("prompt_tokens")),
