@@ -1,4 +1,4 @@
-"""A run on a Ray cluster: stages placed by their resources, a node lost, one joined, a process of many videos killed."""
+"""A run on a Ray cluster: stages placed by their resources, a node lost, one joined, what many share killed."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ import served
 import yaml
 from chaos import done_twice, published
 from conftest import Command
-from nodes import Nodes, cluster
+from ray_nodes import Nodes, cluster
 
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 
