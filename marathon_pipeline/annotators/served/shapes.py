@@ -163,6 +163,15 @@ def _schema(shape: type[Shape]) -> dict[str, Any]:
     return schema
 
 
+def _is_whole(fields: Any) -> bool:
+    """Whether all its text can be written: JSON may escape half a character, which no file can hold."""
+    try:
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def parse(shape: type[S], text: str, clip_ids: Sequence[str] = (), most: int | None = None) -> S:
     """Raises Unsound."""
     try:
@@ -171,6 +180,8 @@ def parse(shape: type[S], text: str, clip_ids: Sequence[str] = (), most: int | N
         raise Unsound(f"it is not JSON ({error})") from None
     except RecursionError:
         raise Unsound("it is nested too deeply") from None
+    if "\\ud" in text.lower() and not _is_whole(fields):
+        raise Unsound("it holds half a character (a lone \\ud800 or the like)")
     try:
         answer = shape.model_validate(fields, context=frozenset(clip_ids))
     except ValidationError as error:
