@@ -25,7 +25,7 @@ dataset: out
 synthetic: {folder: VIDEOS, videos: 10, minutes: 1, seed: 4}
 segment: {min_seconds: 0}
 events: {min_events: 0}
-release: {name: test}
+release: {name: test, despite: ten videos of one minute}
 run: {workers: 4}
 """
 Running = subprocess.Popen[str]

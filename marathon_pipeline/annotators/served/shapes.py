@@ -180,13 +180,13 @@ def parse(shape: type[S], text: str, clip_ids: Sequence[str] = (), most: int | N
         raise Unsound(f"it is not JSON ({error})") from None
     except RecursionError:
         raise Unsound("it is nested too deeply") from None
-    if "\\ud" in text.lower() and not _is_whole(fields):
-        raise Unsound("it holds half a character (a lone \\ud800 or the like)")
     try:
         answer = shape.model_validate(fields, context=frozenset(clip_ids))
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)[:_MOST_PROBLEMS]
         raise Unsound("; ".join(f"{'.'.join(map(str, e['loc'])) or 'the object'}: {e['msg']}" for e in found)) from None
+    if "\\ud" in text.lower() and not _is_whole(fields):
+        raise Unsound("it holds half a character (a lone \\ud800 or the like)")
     if most is not None and len(getattr(answer, "questions", ())) > most:
         raise Unsound(f"it has more than {most} questions")
     return answer
