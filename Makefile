@@ -31,9 +31,10 @@ coverage: .venv/installed-dev  ## run the tests and tell which lines and branche
 real-facts: .venv/installed-dev  ## hold facts about real videos against labels (MARATHON_TEST_VIDEOS: their folder)
 	MARATHON_REAL_FACTS=1 $(BIN)/pytest -s tests/test_real_facts.py
 
-fuzz: .venv/installed-dev  ## mutated videos, manifests, jobs and templates, 300 of each
-	$(BIN)/python tests/fuzz.py 300 out/fuzz
-	MARATHON_FUZZ=300 $(BIN)/pytest tests/test_fuzz.py -k "not videos" --timeout 1800
+fuzz: .venv/installed-dev  ## mutated videos (of MARATHON_TEST_VIDEOS), manifests, jobs, templates and answers: half an hour
+	$(BIN)/python tests/fuzz.py $(or $(VIDEOS),1120) out/fuzz
+	MARATHON_FUZZ=1000 $(BIN)/pytest tests/test_fuzz.py -k "not videos" --timeout 1800
+	MARATHON_FUZZ=6000 $(BIN)/pytest -s tests/test_fuzz_answers.py --timeout 3600
 
 check: .venv/installed-dev  ## lint, types, import directions
 	$(BIN)/ruff check
@@ -50,8 +51,8 @@ planted: .venv/installed-dev  ## plant every known fault in clean datasets: what
 confusion: .venv/installed-dev  ## what the audit lets through though it is wrong, on videos of fresh seeds with scripts
 	PYTHONPATH=tests $(BIN)/python -m planted.confusion $(FIRST_SEED)
 
-chaos: .venv/installed-dev  ## thirty runs, each with a kill -9 of the command, of a worker and of an ffmpeg at random moments
-	$(BIN)/python tests/chaos.py --runs $(or $(RUNS),30)
+chaos: .venv/installed-dev  ## 500 videos on three hosts while everything fails, 50 times: a quarter of an hour (CHAOS='--videos 60 --events 8')
+	$(BIN)/python tests/chaos.py $(CHAOS)
 
 bench: .venv/installed-dev  ## measure speed and memory, REAL=film.mp4 on it too: an hour or more, docs/performance.md
 	$(BIN)/python tests/bench/segment.py $(if $(REAL),--real $(REAL))
@@ -61,6 +62,7 @@ bench: .venv/installed-dev  ## measure speed and memory, REAL=film.mp4 on it too
 	PYTHONPATH=tests $(BIN)/python tests/bench/loader.py
 	$(BIN)/python tests/bench/hour_llava.py
 	PYTHONPATH=tests $(BIN)/python tests/bench/governor.py
+	PYTHONPATH=tests $(BIN)/python tests/bench/nodes.py
 
 clean:
 	rm -rf .venv .venv-vllm out

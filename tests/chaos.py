@@ -1,163 +1,399 @@
-"""Sudden death, again and again: `make chaos`. No part of the test suite, since it takes half an hour.
+"""Everything fails, again and again, while one run goes on: `make chaos`. No part of the test suite: it takes a while.
 
-One undisturbed run is the reference. Then every run gets a fresh dataset and suffers a kill -9 of the command itself,
-of a worker and of an ffmpeg, in a random order, each at a random moment; the death of the command ends it, so it is
-started again. The release and its media have to be the reference's, byte for byte, and the ledger may record nothing
-as done twice.
+A job of many short videos on three Ray hosts, each in a network namespace of its own where that is allowed, with the
+dataset in an object store and its text by a served model. Every few seconds something happens, drawn at random: a kill
+-9 of the command, a worker, the process that asks, an ffmpeg, a raylet, the cluster's head, the model's server or the
+object store; a network cut between the hosts and the model, the store, or one host and all the others; a full disk.
+What dies comes back a little later; the command is started again whenever it ends with work left. It has to end with
+all done; the release and its media have to be those of an undisturbed run on this machine alone, byte for byte; and no
+video may have been condemned, since none is to blame.
 """
 
 import argparse
 import hashlib
 import json
+import os
 import random
 import shutil
+import socket
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
+import served
 from conftest import Command
+from hostile_media import ffmpeg
+from hosts import Hosts, address_here, hosts, may_have_namespaces
+from object_store import BUCKET, environment
+
+from marathon_pipeline.pipeline.stage_list import STAGE_NAMES
 
 JOB = """
-dataset: out
-synthetic: {{folder: {videos}, videos: {count}, minutes: {minutes}, seed: 11}}
-segment: {{min_seconds: 0}}
-events: {{min_events: 0}}
-release: {{name: chaos}}
-run: {{workers: {workers}}}
+dataset: DATASET
+inputs: [FOLDER/videos.jsonl]
+segment: {min_seconds: 0}
+events: {min_events: 0}
+tasks: [temporal_order, object_existence, scene_recognition, overall_summarization]
+models: {test: {model: test, endpoints: ["ENDPOINT"], frames: {count: 2, height: 48}}}
+annotators: {caption_clips: test, caption_events: test, summarize: test, qa: test}
+release: {name: chaos, despite: films of six seconds have one event}
+run: {workers: 4, served_at_once: 16}
 """
-KINDS = ("driver", "worker", "ffmpeg")
-KILLED = ("worker_died", "decoder_killed")
+SECONDS = 6  # of a video
+TRIES = 100  # starts of the command
 # Ray's own agents are `ray::` too: with one of them Ray itself dies.
-_WORKERS = ("ray::IDLE", "ray::_carry_out", "ray::Caller")
+_WORKERS = ("ray::IDLE", "ray::Caller", *(f"ray::{stage}" for stage in STAGE_NAMES))
+
+
+class Line:
+    """What connections to a port go through, until it is cut: then nothing comes through, nor a word that it is so."""
+
+    def __init__(self, to: int) -> None:
+        self._to, self._whole, self._open = to, threading.Event(), list[socket.socket]()
+        self._whole.set()
+        self._listening = socket.create_server(("0.0.0.0", 0))
+        self.port: int = self._listening.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self, seconds: float) -> None:
+        self._whole.clear()
+        time.sleep(seconds)
+        for each in self._open:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
+        self._whole.set()
+
+    def _accept(self) -> None:
+        while True:
+            client, _ = self._listening.accept()
+            threading.Thread(target=self._join, args=(client,), daemon=True).start()
+
+    def _join(self, client: socket.socket) -> None:
+        self._whole.wait()
+        try:
+            server = socket.create_connection(("127.0.0.1", self._to), timeout=5)
+            server.settimeout(None)
+        except OSError:
+            client.close()
+            return
+        self._open += [client, server]
+        for one, other in ((client, server), (server, client)):
+            threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    def _pass(self, one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(65536):
+                self._whole.wait()
+                other.sendall(data)
+        for each in (one, other):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+
+class Store:
+    """The object store's process."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / BUCKET).mkdir(parents=True, exist_ok=True)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port: int = free.getsockname()[1]
+        self._folder = folder
+        self.restart()
+
+    def restart(self) -> None:
+        command = [sys.executable, "-m", "kept_store", str(self._folder), str(self.port)]
+        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        self.process = subprocess.Popen(
+            command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+        )
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+class Chaos:
+    """What can happen. An event returns False where there is nothing for it to hit just now."""
+
+    def __init__(
+        self, cluster: Hosts, server: served.Server, store: Store, lines: dict[str, Line], rng: random.Random
+    ) -> None:
+        self.cluster, self._server, self._store, self._lines, self.rng = cluster, server, store, lines, rng
+        self.driver: subprocess.Popen[str] | None = None
+        self.kinds: dict[str, Callable[[], bool]] = {
+            "command": self._command,
+            "worker": lambda: self._kill("worker"),
+            "asker": lambda: self._kill("asker"),
+            "ffmpeg": lambda: self._kill("ffmpeg"),
+            "raylet": self._raylet,
+            "head": self._head,
+            "model": lambda: self._restarts(self._server.kill, self._server.restart),
+            "store": lambda: self._restarts(self._store.kill, self._store.restart),
+            "cut model": lambda: self._cut("model"),
+            "cut store": lambda: self._cut("store"),
+        }
+        if cluster.apart:
+            self.kinds |= {"cut host": self._cut_host}
+        if all(each.scratch.is_mount() for each in cluster.workers):
+            self.kinds |= {"disk full": self._full}
+
+    def _command(self) -> bool:
+        if self.driver is None or self.driver.poll() is not None:
+            return False
+        self.driver.kill()
+        return True
+
+    def _kill(self, kind: str) -> bool:
+        victims = [each for host in self.cluster.workers for each in host.below() if is_kind(each, kind)]
+        for _ in range(300):
+            if victims:
+                break
+            time.sleep(0.01)
+            victims = [each for host in self.cluster.workers for each in host.below() if is_kind(each, kind)]
+        if victims:
+            with suppress(psutil.NoSuchProcess):
+                self.rng.choice(victims).kill()
+                return True
+        return False
+
+    def _raylet(self) -> bool:
+        host = self.rng.choice(self.cluster.workers)
+        for each in host.raylet():
+            each.kill()
+        time.sleep(self.rng.uniform(0.5, 3))
+        return True
+
+    def _head(self) -> bool:
+        self.cluster.head.kill()
+        return True
+
+    def _restarts(self, kill: Callable[[], None], restart: Callable[[], None]) -> bool:
+        kill()
+        time.sleep(self.rng.uniform(0.5, 4))
+        restart()
+        return True
+
+    def _cut(self, line: str) -> bool:
+        self._lines[line].cut(self.rng.uniform(1, 6))
+        return True
+
+    def _cut_host(self) -> bool:
+        host = self.rng.choice(self.cluster.workers)
+        host.link("down")
+        time.sleep(self.rng.uniform(1, 12))  # it is given up after six
+        host.link("up")
+        return True
+
+    def _full(self) -> bool:
+        ballast = self.rng.choice(self.cluster.workers).scratch / "ballast"
+        with suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        time.sleep(self.rng.uniform(1, 4))
+        ballast.unlink()
+        return True
 
 
 def main() -> int:
     options = arguments()
-    base = Path(tempfile.mkdtemp(prefix="marathon-chaos-"))
-    job = JOB.format(
-        videos=base / "videos", count=options.videos, minutes=options.minutes, workers=options.workers
-    ).lstrip()
+    base = options.folder or Path(tempfile.mkdtemp(prefix="mc-"))
+    base.mkdir(exist_ok=True)
     rng = random.Random(options.seed)
-    try:
-        Command(base)("synth", "videos", "--videos", options.videos, "--minutes", options.minutes, "--seed", 11)
-        reference = fresh(base / "reference", job)
+    render(base / "videos", options.videos)
+    with served.running(model="test", latency=0.02, slots=64) as server:
         began = time.monotonic()
-        Command(reference)("run", "job.yaml")
-        undisturbed = time.monotonic() - began
-        wanted = published(reference)
-        print(f"undisturbed  {undisturbed:5.1f} s  {len(wanted)} files in releases/ and media/", flush=True)
-        faults: list[str] = []
-        hit: Counter[str] = Counter()
+        wanted = reference(base, options.videos, server.url)
+        print(f"undisturbed  {time.monotonic() - began:.0f} s  {len(wanted)} files to be the same", flush=True)
         began = time.monotonic()
-        for index in range(options.runs):
-            order, gap, line = rng.sample(KINDS, len(KINDS)), undisturbed / 4, None
-            folder = base / f"{index:03}"
-            while line is None:
-                waits = [rng.uniform(0, gap) for _ in order]
-                line, wrong = one(fresh(folder, job), dict(zip(order, waits, strict=True)), rng, wanted)
-                gap *= 0.8  # it had ended before the last kill: again, and earlier
-            hit.update(order)
-            faults += [f"run {index + 1}: {each}" for each in wrong]
-            left = (time.monotonic() - began) / (index + 1) * (options.runs - index - 1)
-            verdict = "; ".join(wrong) or "identical"
-            print(f"{index + 1:3}/{options.runs}  {line}  {verdict}  ({left / 60:.1f} min left)", flush=True)
-            if not wrong:
-                shutil.rmtree(folder)
-    finally:
-        shutil.rmtree(base / "videos", ignore_errors=True)
-    killed = ", ".join(f"{kind} {hit[kind]}" for kind in KINDS)
-    minutes = (time.monotonic() - began) / 60
-    print(f"{options.runs} runs in {minutes:.1f} min; killed: {killed}; {len(faults)} faults", flush=True)
+        happened, ends, faults = disturbed(base, server, rng, options)
+    faults += wrong(base, wanted)
+    told = ", ".join(f"{kind} {count}" for kind, count in sorted(happened.items()))
+    print(f"{options.videos} videos, {happened.total()} events ({told}) in {time.monotonic() - began:.0f} s")
+    print(f"the command ended {len(ends)} times: {', '.join(f'{end} {count}' for end, count in Counter(ends).items())}")
+    print(
+        "work that ended badly and was done again: "
+        + (", ".join(f"{k} {n}" for k, n in failures(base).items()) or "none")
+    )
     for fault in faults:
         print(f"FAULT {fault}")
     if faults:
-        print(f"the datasets of these runs lie in {base}")
+        print(f"all of it lies in {base}")
         return 1
+    print("complete, no video condemned, identical")
     shutil.rmtree(base)
     return 0
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=30)
-    parser.add_argument("--videos", type=int, default=10)
-    parser.add_argument("--minutes", type=float, default=2.0, help="of each video")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--videos", type=int, default=500)
+    parser.add_argument("--events", type=int, default=50)
+    parser.add_argument("--gap", type=float, default=5.0, help="seconds from one event to the next, on average")
+    parser.add_argument("--only", nargs="*", default=[], help="kinds of events")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="to work in; an undisturbed run that it holds is taken as it is")
     return parser.parse_args()
 
 
-def fresh(folder: Path, job: str) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
+def render(folder: Path, count: int) -> None:
+    """Pieces of one long test picture, none like another."""
+    if (folder / "videos.jsonl").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    ffmpeg(
+        *("-f", "lavfi", "-i", f"testsrc2=s=96x64:r=5:d={SECONDS * count}", "-pix_fmt", "yuv420p"),
+        *("-force_key_frames", f"expr:gte(t,n_forced*{SECONDS})", "-f", "segment", "-segment_time", SECONDS),
+        *("-reset_timestamps", 1, folder / "v%04d.mp4"),
+    )
+    lines = [json.dumps({"path": path.name, "licence": "CC0-1.0"}) for path in sorted(folder.glob("*.mp4"))[:count]]
+    (folder / "videos.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def job(base: Path, dataset: str, endpoint: str) -> str:
+    return JOB.replace("DATASET", dataset).replace("FOLDER", str(base / "videos")).replace("ENDPOINT", endpoint)
+
+
+def reference(base: Path, videos: int, endpoint: str) -> dict[str, str]:
+    folder = base / "reference"
+    folder.mkdir(exist_ok=True)
+    if not (folder / "out/releases").exists():
+        (folder / "job.yaml").write_text(job(base, "out", endpoint))
+        process = Command(folder).start("run", "job.yaml", "--set=run.workers=2")
+        out, err = process.communicate()
+        assert process.returncode == 0, out + err
+    return published(folder)
+
+
+def disturbed(
+    base: Path, server: served.Server, rng: random.Random, options: argparse.Namespace
+) -> tuple[Counter[str], list[str], list[str]]:
+    """What happened, how the command ended each time, and what was wrong with that."""
+    happened: Counter[str] = Counter()
+    ends: list[str] = []
+    faults: list[str] = []
+    folder = base / "disturbed"
+    for each in (folder, base / "store"):
+        shutil.rmtree(each, ignore_errors=True)
     folder.mkdir()
-    (folder / "job.yaml").write_text(job)
-    return folder
+    apart, rested = may_have_namespaces(), threading.Event()
+    with ExitStack() as stack:
+        store = Store(base / "store")
+        stack.callback(store.kill)
+        lines = {"model": Line(server.port), "store": Line(store.port)}
+        urls = {name: f"http://{address_here(apart=apart)}:{line.port}" for name, line in lines.items()}
+        found = environment(urls["store"]) | {"RAY_AUTH_MODE": "disabled"}
+        found["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        for number in (1, 2):
+            stack.enter_context(small_disk(base / f"host{number}"))
+        cluster = stack.enter_context(hosts(2, 2, base, found, apart=apart))
+        chaos = Chaos(cluster, server, store, lines, rng)
+        (folder / "job.yaml").write_text(job(base, f"s3://{BUCKET}/out", f"{urls['model']}/v1"))
+        trouble = threading.Thread(target=make_trouble, args=(chaos, options, happened, rested), daemon=True)
+        trouble.start()
+        stack.callback(trouble.join)
+        stack.callback(rested.set)
+        with patched(found):
+            steps = [["--until", "verify"], []]  # a release that lacks what failed for now would get a name of its own
+            for _ in range(TRIES):
+                cluster.wait()
+                arguments = ["run", "job.yaml", f"--set=run.ray_address={cluster.address}", *steps[0]]
+                chaos.driver = Command(folder).start(*arguments)
+                out, err = chaos.driver.communicate()
+                code = chaos.driver.returncode
+                ends.append(str(code))
+                said = [
+                    line for line in (*out.splitlines(), *err.splitlines()) if "failed" in line or "marathon:" in line
+                ]
+                print(f"       the command ended: {code}  {(said or [''])[-1][:160]}", flush=True)
+                if "Traceback" in out + err:
+                    faults.append(f"a traceback: {(out + err)[-500:]}")
+                if code == 0:
+                    del steps[0]
+                if not steps:
+                    return happened, ends, faults
+                time.sleep(1)
+    return happened, ends, [*faults, f"not done after {TRIES} starts"]
 
 
-def one(
-    folder: Path, waits: dict[str, float], rng: random.Random, wanted: dict[str, str]
-) -> tuple[str | None, list[str]]:
-    """Run with kills, each so long after the one before. What happened and what is wrong; None: not all of them hit."""
-    marathon, wrong, began = Command(folder), [], time.monotonic()
-    process, said = marathon.start("run", "job.yaml"), []
-    for kind, wait in waits.items():
-        if not killed(psutil.Process(process.pid), kind, wait, rng):
-            break
-        said.append(f"{kind} {time.monotonic() - began:4.1f} s")
-        if kind == "driver":
-            process.communicate()
-            process = marathon.start("run", "job.yaml")
-    out, err = process.communicate()
-    if any(reason in out for reason in KILLED):  # a worker and an ffmpeg of the same video: a failure, and rightly so
-        return None, []
-    if process.returncode == 0 and len(said) < len(waits):
-        return None, []
-    what = f"killed: {', '.join(said)}; ended after {time.monotonic() - began:4.1f} s"
-    if process.returncode != 0:
-        return what, [f"exit {process.returncode}: {(out + err).strip()[-300:]}"]
-    found = published(folder)
+@contextmanager
+def patched(found: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(found)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def make_trouble(chaos: Chaos, options: argparse.Namespace, happened: Counter[str], rested: threading.Event) -> None:
+    """One event after another, each kind once before any comes again. What is dead after one comes back."""
+    deck: list[str] = []
+    began = time.monotonic()
+    rested.wait(15)  # until the first command is at work
+    while happened.total() < options.events and not rested.wait(chaos.rng.uniform(0.4, 1.6) * options.gap):
+        if not deck:
+            deck = [kind for kind in chaos.kinds if not options.only or kind in options.only]
+            chaos.rng.shuffle(deck)
+        kind = deck.pop()
+        if chaos.kinds[kind]():
+            happened[kind] += 1
+            print(f"{happened.total():3}  {time.monotonic() - began:4.0f} s  {kind}", flush=True)
+        chaos.cluster.restore()
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """Where this may mount one; else it is as large as any."""
+    folder.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(folder)]
+    mounted = not os.geteuid() and not subprocess.run(mount, stderr=subprocess.DEVNULL, check=False).returncode
+    try:
+        yield
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(folder)], check=False)
+
+
+def ledger(base: Path) -> list[dict[str, Any]]:
+    folder = base / "store" / BUCKET / "out/ledger"
+    return [json.loads(line) for path in sorted(folder.iterdir()) for line in path.read_text().splitlines()]
+
+
+def failures(base: Path) -> Counter[str]:
+    return Counter(line["reason"] for line in ledger(base) if line["status"] == "failed")
+
+
+def wrong(base: Path, wanted: Mapping[str, str]) -> list[str]:
+    faults = []
+    for line in ledger(base):
+        if line["status"] == "failed" and not line["transient"]:
+            faults.append(f"{line['video_id']} condemned in {line['stage']}: {line['reason']}: {line['message']}")
+    found = published(base / "store" / BUCKET)
     if found != wanted:
         differ = sorted(path for path in found.keys() | wanted.keys() if found.get(path) != wanted.get(path))
-        wrong.append(f"{len(differ)} files differ, such as {differ[0]}")
-    if twice := done_twice(folder):
-        wrong.append(f"{len(twice)} done twice, such as {twice[0]}")
-    return what, wrong
-
-
-def killed(driver: psutil.Process, kind: str, wait: float, rng: random.Random) -> bool:
-    """Kill one of a kind after a while, or as soon as there is one; False if the run ended before."""
-    end = time.monotonic() + wait
-    while time.monotonic() < end and alive(driver):
-        time.sleep(0.01)
-    while alive(driver):
-        try:
-            below = driver.children(recursive=True)
-        except psutil.Error:
-            continue
-        if victims := [driver] if kind == "driver" else [each for each in below if is_kind(each, kind)]:
-            try:
-                rng.choice(victims).kill()
-            except psutil.NoSuchProcess:
-                continue
-            return True
-        time.sleep(0.005)
-    return False
-
-
-def alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+        faults.append(f"{len(differ)} files differ, such as {differ[0]}")
+    if twice := done_twice(base / "store" / BUCKET):
+        faults.append(f"{len(twice)} done twice, such as {twice[0]}")
+    return faults
 
 
 def is_kind(process: psutil.Process, kind: str) -> bool:
     try:
         if kind == "worker":
             return process.cmdline()[0].startswith(_WORKERS)
+        if kind == "asker":
+            return process.cmdline()[0].startswith("ray::Caller")
         return process.name().startswith("ffmpeg") and "-i" in process.cmdline()  # not one that is only looked for
     except (psutil.Error, IndexError):
         return False

@@ -2,17 +2,20 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from hostile_media import MEDIA, gif, references, text, video
+from traced import Touched, strace, touched
 
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.media.probe import OPEN_OPTIONS
@@ -27,14 +30,24 @@ SETTINGS = {
 }
 
 
-def work(folder: Path, paths: list[Path], most: int = 2, seconds: int = 200, **decode: object) -> dict[str, dict]:
-    """What a worker makes of the files, by name: `ends`, `message`, `peaks` (bytes; its own, its processes')."""
+def work(
+    folder: Path,
+    inputs: Sequence[Path | str],
+    most: int = 2,
+    seconds: int = 200,
+    wrap: Sequence[str] = (),
+    **decode: object,
+) -> dict[str, dict]:
+    """What a worker makes of files and URLs, by name: `ends`, `message`, `peaks` (bytes; its own, its processes').
+
+    wrap: the command that runs the worker's.
+    """
     settings = json.loads(json.dumps(SETTINGS))
     settings["segment"]["decode"] |= decode
     worker = Path(__file__).with_name("hostile_worker.py")
     done = subprocess.run(
-        [sys.executable, worker, folder, json.dumps(settings), str(most)],
-        input="\n".join(map(str, paths)),
+        [*wrap, sys.executable, worker, folder, json.dumps(settings), str(most)],
+        input="\n".join(map(str, inputs)),
         capture_output=True,
         text=True,
         timeout=seconds,
@@ -150,6 +163,22 @@ def test_the_canaries_notice_a_decoder_that_follows(
     command = [ffmpeg_binary(), "-v", "error", "-nostdin", *options, "-i", tmp_path / name, "-f", "null", "-"]
     subprocess.run(command, capture_output=True, timeout=60)
     assert touched in canaries.touched
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+def test_a_trace_tells_what_was_opened_and_who_was_asked(tmp_path: Path, canaries: Canaries) -> None:
+    references(canaries.secret, canaries.address)["hls_address.mp4"](tmp_path / "hls.mp4")
+    secret = tmp_path / "elsewhere/secret"
+    secret.parent.mkdir()
+    secret.write_text("secret")
+    follow = ["-f", "hls", "-protocol_whitelist", "file,http,tcp", "-i", tmp_path / "hls.mp4", "-f", "null", "-"]
+    log = tmp_path / "log"
+    command = [*strace(log), "sh", "-c", 'cd elsewhere; cat secret; "$@"', "sh", ffmpeg_binary(), "-nostdin", *follow]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60)
+    asked = urlsplit(canaries.address).netloc
+    found = touched(log).beyond(Touched(), tmp_path / "folder", "")
+    assert {f"{secret} was opened", f"{asked} was asked"} <= set(found)
+    assert f"{asked} was asked" not in touched(log).beyond(Touched(), tmp_path / "folder", asked)
 
 
 def test_a_decoder_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,10 @@ class Handler(SimpleHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", "file:///etc/passwd")
             self.end_headers()
+        elif kind == "elsewhere":
+            self.send_response(302)
+            self.send_header("Location", f"http://{rest}")
+            self.end_headers()
         elif kind == "breaks":
             self._part(Path(self.directory, rest).read_bytes(), ranges=True)
         elif kind == "plain":
@@ -367,6 +371,23 @@ def test_separate_picture_and_sound_are_merged_where_sound_is_wanted(server, tmp
 def test_a_playlist_that_names_a_local_file_or_another_scheme_is_refused(server, tmp_path, playlist, reason):
     failed = failure(f"{server}/hls/{playlist}", tmp_path)
     assert (failed.reason, failed.transient) == (reason, False)
+
+
+@pytest.mark.parametrize("how", ["redirect", "page", "playlist", "by name", "as IPv6"])
+def test_what_a_server_names_of_this_network_is_never_asked(server, site, tmp_path, how):
+    with socket.create_server(("127.0.0.1", 0)) as canary:
+        canary.settimeout(0.1)
+        port = canary.getsockname()[1]
+        host = {"by name": "localhost", "as IPv6": "[::ffff:127.0.0.1]"}.get(how, "127.0.0.1")
+        (site / "to_canary.html").write_text(f"<video src='http://{host}:{port}/a.mp4'></video>")
+        (site / "hls/to_canary.m3u8").write_text(
+            f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://{host}:{port}/a.ts\n#EXT-X-ENDLIST\n"
+        )
+        path = {"redirect": f"elsewhere/{host}:{port}/a.mp4", "page": "to_canary.html"}.get(how, "hls/to_canary.m3u8")
+        failed = failure(f"{server}/{path}", tmp_path)
+        assert (failed.reason, failed.transient) == ("private_address", False)
+        with pytest.raises(TimeoutError):
+            canary.accept()
 
 
 def test_cookies_are_sent_and_their_file_is_left_as_it_is(server, tmp_path):

@@ -97,21 +97,24 @@ class Storage:
         return True
 
     def exists(self, key: str) -> bool:
-        try:
-            obstore.head(self._store, key)
-        except FileNotFoundError:
-            return False
+        with _errors(f"{self.url}/{key}", "read"):
+            try:
+                obstore.head(self._store, key)
+            except FileNotFoundError:
+                return False
         return True
 
     def keys(self, prefix: str) -> list[str]:
         """All keys under a folder, sorted; under none, all there are."""
         if self.root is not None and not (self.root / prefix).is_dir():
             return []
-        return sorted(entry["path"] for batch in obstore.list(self._store, prefix or None) for entry in batch)
+        with _errors(f"{self.url}/{prefix}", "listed"):
+            return sorted(entry["path"] for batch in obstore.list(self._store, prefix or None) for entry in batch)
 
     def size(self, key: str) -> int:
         """In bytes. Raises FileNotFoundError where there is no such key."""
-        return int(obstore.head(self._store, key)["size"])
+        with _errors(f"{self.url}/{key}", "read"):
+            return int(obstore.head(self._store, key)["size"])
 
     @contextlib.contextmanager
     def local_file(self, key: str) -> Iterator[Path]:
@@ -121,7 +124,7 @@ class Storage:
             return
         with tempfile.TemporaryDirectory(dir=self.scratch()) as folder:
             path = Path(folder) / Path(key).name
-            with path.open("wb") as file:
+            with _errors(f"{self.url}/{key}", "read"), path.open("wb") as file:
                 for chunk in obstore.get(self._store, key).stream():
                     file.write(chunk)
             yield path

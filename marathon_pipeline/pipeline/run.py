@@ -30,10 +30,12 @@ from marathon_pipeline.stages.stage import Stage, is_served, uses_gpu
 
 _FLUSH_SECONDS = 1.0
 _STEP_SECONDS = 0.5
-_LIVES = 2  # a video that kills two workers or decoders is a failure, not an endless retry
+# Workers or decoders that a video may cost before its last try, which it has by itself: a process that many share, a
+# node that is lost and a stranger's kill -9 say nothing about it, and a death with nothing else under way does.
+_LIVES = 2
 _WEIGH_SECONDS = 60.0
 _TELL_SECONDS = 1.0  # between looks at the load: with a queue of 30,000 one takes milliseconds
-_KILLED = ("worker_died", "decoder_killed")  # by somebody else, such as the out-of-memory killer: tried once more
+_KILLED = ("worker_died", "decoder_killed")  # by somebody else, such as the out-of-memory killer: tried again
 
 
 @dataclass
@@ -98,6 +100,7 @@ class _Loop:
         self.rank = {stage.name: index for index, stage in enumerate(stages)}
         self.ready: list[Entry] = []
         self.served: list[Entry] = []  # what only waits for servers
+        self.aside: list[Entry] = []  # what has lost its worker again and again: tried by itself
         self.downloads = Downloads(dataset, sources, limits)  # those from the network, which need leave and room
         self.in_flight: dict[Any, tuple[Work, int]] = {}
         self.result = RunResult()
@@ -115,7 +118,7 @@ class _Loop:
         return any(self.queues())
 
     def queues(self) -> tuple[list[Entry], ...]:
-        return self.ready, self.served, *self.downloads.queues()
+        return self.ready, self.served, self.aside, *self.downloads.queues()
 
     def keep_to(self, budget: Budget, prices: Mapping[str, Price]) -> None:
         self.budget = budget
@@ -158,7 +161,7 @@ class _Loop:
         if not self.selection.videos and any(stage.name == "segment" for stage in self.planner.stages):
             self.drop_leftovers()
 
-    def push(self, work: Work) -> None:
+    def push(self, work: Work, *, aside: bool = False) -> None:
         """Oldest commitments first: the later stage, then the longer video."""
         known = self.dataset.ledger.get("segment", work.owner)
         seconds = known.video_seconds if known else 0.0
@@ -166,11 +169,11 @@ class _Loop:
         if self.downloads.takes(work):
             self.downloads.push(entry)
         else:
-            heapq.heappush(self.served if is_served(work.stage) else self.ready, entry)
+            heapq.heappush(self.aside if aside else self.served if is_served(work.stage) else self.ready, entry)
 
     def pick(self) -> Work | None:
         """What to begin next, if anything can."""
-        if self.stop.is_set():
+        if self.stop.is_set() or any(lives == 0 for _, lives in self.in_flight.values()):
             return None
         waiting = sum(is_served(work.stage) for work, _ in self.in_flight.values())
         if self.served and waiting < self.settings.served_at_once * self.settings.callers:
@@ -242,12 +245,13 @@ class _Loop:
             )
             if self.downloads.takes(work) and (node := self.downloads.node_of(work)):
                 where = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-                reference = remote.options(scheduling_strategy=where).remote(handles[work.stage.name], dataset, order)
-            elif is_served(work.stage):
+                task = remote.options(name=work.stage.name, scheduling_strategy=where)
+                reference = task.remote(handles[work.stage.name], dataset, order)
+            elif is_served(work.stage) and lives == _LIVES:  # then in a process that holds no other video
                 caller = callers[int(digest(work.owner)[:8], 16) % len(callers)]
                 reference = caller.carry_out.remote(work.stage.name, order)
             else:
-                task = on_gpu if uses_gpu(work.stage) else remote
+                task = (on_gpu if uses_gpu(work.stage) else remote).options(name=work.stage.name)
                 reference = task.remote(handles[work.stage.name], dataset, order)
             self.in_flight[reference] = work, lives
 
@@ -255,6 +259,8 @@ class _Loop:
         while self.in_flight or (self.waiting and not self.stop.is_set()):
             while picked := self.pick():
                 submit(picked, _LIVES - self.downloads.lost_by(picked))
+            if self.aside and not self.in_flight and not self.stop.is_set():
+                submit(_work(heapq.heappop(self.aside)), 0)
             if self.stop.is_set() and not stopping:
                 stopping = True
                 self.watcher.stopping(self.result.budget or "told to by a signal")
@@ -281,7 +287,7 @@ class _Loop:
                 if killed:
                     self.watcher.killed(work.stage.name, work.owner, deaths[0])
                 if self.downloads.takes(work):
-                    again = killed and (lives > 1 or self.stop.is_set())
+                    again = killed and (lives > 0 or self.stop.is_set())
                     last = work.source_id in self.gone or bool(deaths)
                     if not self.downloads.goes_on(work, None if again else outcomes[0], last=last):
                         self.commit(work, [self.downloads.dated(outcome) for outcome in outcomes])
@@ -289,6 +295,8 @@ class _Loop:
                     self.push(work)
                 elif killed and lives > 1:
                     submit(work, lives - 1)
+                elif killed and lives == 1:
+                    self.push(work, aside=True)
                 else:
                     self.commit(work, outcomes)
             self.flush(always=False)
@@ -420,7 +428,15 @@ def _work(entry: Entry) -> Work:
 
 
 def _carry_out(stage: Stage, dataset: Dataset, order: Order) -> list[Outcome]:
-    return asyncio.run(carry_out(stage, dataset, order))
+    """In a process that holds no other video."""
+
+    async def alone() -> list[Outcome]:
+        outcomes = await carry_out(stage, dataset, order)
+        if is_served(stage) and stage.annotator is not None:
+            await stage.annotator.close()
+        return outcomes
+
+    return asyncio.run(alone())
 
 
 def _closed(caller: Any) -> list[Written]:
@@ -446,7 +462,7 @@ def _died(work: Work, error: Exception) -> list[Outcome]:
             part=part,
             status="failed",
             reason="worker_died",
-            message=f"its worker died twice ({line})",
+            message=f"its worker died each time, at last with nothing else under way ({line})",
             transient=work.attempts.get(part, 0) == 0,
             attempts=work.attempts.get(part, 0) + 1,
             fingerprint=fingerprint,

@@ -64,7 +64,10 @@ async def carry_out(stage: Stage, dataset: Dataset, order: Order) -> list[Outcom
 
     Every part ends in an outcome, but for those that have to wait for a later run.
     """
-    stamp = await asyncio.to_thread(dataset.tables.stamp, stage.writes[-1], order.owner)
+    try:
+        stamp = await asyncio.to_thread(dataset.tables.stamp, stage.writes[-1], order.owner)
+    except Failed as failure:
+        return [_outcome(stage, order, part, 0.0, failure) for part in order.wanted]
     done = order.done(stamp)
     todo = [part for part in order.wanted if part not in done]
     if not todo:

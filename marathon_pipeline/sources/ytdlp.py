@@ -29,6 +29,7 @@ from yt_dlp.utils import GeoRestrictedError, UnsupportedError, UserNotLive, Yout
 
 from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.ffmpeg import ffmpeg_binary
+from marathon_pipeline.sources.addresses import only_public_but
 from marathon_pipeline.sources.settings import DownloadSettings, Progress
 from marathon_pipeline.sources.validators import Validators
 
@@ -89,6 +90,8 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
             self._asked()
             try:
                 response = super().urlopen(request)
+            except NoSupportingHandlers as error:  # each took what was refused to it for a fault of its own
+                raise next((each for each in error.unexpected_errors if isinstance(each, Failed)), error) from None
             except HTTPError as error:
                 if not _for_now(error.status) or error.status == _TOO_MANY:  # who paces the downloads has to hear of it
                     raise
@@ -135,7 +138,11 @@ def download(
 
     try:
         options = _options(folder, settings) | {"progress_hooks": [watch]}
-        with _at_most(settings.max_seconds), _OneVideo(options, folder, settings, asked) as downloader:
+        with (
+            only_public_but(url),
+            _at_most(settings.max_seconds),
+            _OneVideo(options, folder, settings, asked) as downloader,
+        ):
             info = downloader.extract_info(url) or {}
     except _TooSlow:
         raise Failed("too_slow", f"not there after {settings.max_seconds:g} s", transient=True) from None
@@ -223,8 +230,8 @@ def _options(folder: Path, settings: DownloadSettings) -> dict[str, Any]:
         "fixup": "never",
         "ffmpeg_location": ffmpeg_binary(),
         "external_downloader": {"m3u8": "native"},
-        # a hostile playlist names local files: what comes from the network reads the network only, a merge only files
-        "external_downloader_args": {"ffmpeg_i": ["-protocol_whitelist", "http,https,tcp,tls,crypto"]},
+        # a hostile playlist names local files and addresses of this network: an ffmpeg fetches nothing, and merges
+        "external_downloader_args": {"ffmpeg_i": ["-protocol_whitelist", "pipe"]},
         "postprocessor_args": {"merger+ffmpeg_i": ["-protocol_whitelist", "file,pipe"]},
         "enable_file_urls": False,
         "logger": _Silent(),

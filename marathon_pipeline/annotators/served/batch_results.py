@@ -11,13 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from marathon_pipeline.annotators.served.batch import INDEX, Indexed, is_requests
-from marathon_pipeline.annotators.served.pool import Reply, reply_of
+from marathon_pipeline.annotators.served.pool import UNREADABLE, Reply, reply_of
 from marathon_pipeline.dataset.journal import Answer, Journal
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import UserError, one_line
 
 _AT_ONCE = 16  # journals: an object store is slow for each, and bears many
-_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 @dataclass
@@ -108,7 +107,7 @@ def _replies(file: Path, taken: Taken) -> Iterator[tuple[str, Reply]]:
                     taken.failed[failure] += 1
                 else:
                     yield str(fields["custom_id"]), reply_of(fields["response"]["body"], 0.0, 0.0)
-            except _UNREADABLE:
+            except UNREADABLE:
                 taken.damaged += 1
 
 
@@ -133,7 +132,7 @@ def _joined(index: Path, replies: dict[str, Reply], taken: Taken) -> dict[tuple[
                     shared, text = fields["shared"], fields["shared_text"]
                     continue
                 indexed = Indexed.model_validate(fields)
-            except _UNREADABLE:
+            except UNREADABLE:
                 continue  # its answer is counted as nobody's
             if (reply := replies.pop(indexed.request, None)) is None:
                 continue

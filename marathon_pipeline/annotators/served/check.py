@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING
 
 from marathon_pipeline.annotators.served.endpoints import urls_of
-from marathon_pipeline.annotators.served.pool import key_of, rejected
+from marathon_pipeline.annotators.served.pool import UNREADABLE, key_of, rejected
 from marathon_pipeline.annotators.served.settings import ModelSettings
 from marathon_pipeline.errors import UserError
 
@@ -30,7 +30,7 @@ def check(settings: ModelSettings) -> None:
             raise UserError(rejected(settings, url, error.status_code, str(error.message)).message) from None
         except openai.APIConnectionError as error:
             unreachable.append(f"{url} ({error.__cause__ or error})")
-        except (openai.OpenAIError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (openai.OpenAIError, *UNREADABLE) as error:
             raise UserError(f"{settings.model} at {url}: not an OpenAI-compatible server ({error})") from None
         finally:
             client.close()
@@ -72,7 +72,7 @@ def _obeys_schemas(client: "OpenAI", settings: ModelSettings, url: str) -> None:
     said = completion.choices[0].message.content or ""
     try:
         obeyed = json.loads(said, strict=False) == {"word": _WORD}
-    except ValueError:
+    except (ValueError, RecursionError):
         obeyed = False
     if not obeyed:
         raise UserError(

@@ -21,6 +21,14 @@ from marathon_pipeline.records import digest
 _PAUSE_SECONDS = (0.5, 30.0)  # before the first retry, and at most
 _KNOWN_PREFIXES = 4096
 _NOT_TAKEN = ("ConnectError", "ConnectTimeout")  # of whichever HTTP library `openai` uses
+_NO_COUNT = 2**40  # tokens
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RecursionError,
+)  # what JSON brings that is something else
 _PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 
 
@@ -191,7 +199,7 @@ class Pool:
                 endpoint.width.refused()
                 return self._passing("timeout", endpoint, f"no answer within {self._settings.timeout_seconds:g} s"), 0.0
             return self._passing("server_error", endpoint, str(error.__cause__ or error)), 0.0
-        except (openai.OpenAIError, ValueError, KeyError, TypeError, AttributeError) as error:  # an answer that is none
+        except (openai.OpenAIError, *UNREADABLE) as error:  # an answer that is none
             return self._passing("server_error", endpoint, f"unreadable: {error}"), 0.0
         endpoint.answers()
         endpoint.width.answered(took)
@@ -225,20 +233,25 @@ def rejected(settings: ModelSettings, url: str, status: int, said: str) -> Faile
 
 
 def reply_of(completion: Mapping[str, Any], seconds: float, gpu_seconds: float) -> Reply:
-    """Raises KeyError, TypeError, ValueError or AttributeError where a server's JSON is no completion."""
+    """Raises one of `UNREADABLE` where a server's JSON is no completion."""
     (choice, *_), usage = completion["choices"], dict(completion.get("usage") or {})
     message = dict(choice["message"])
     return Reply(
-        id=str(completion.get("id") or ""),
-        finish=str(choice.get("finish_reason") or ""),
+        id=_whole(str(completion.get("id") or "")),
+        finish=_whole(str(choice.get("finish_reason") or "")),
         text=_whole(message.get("content")),
         refusal=_whole(message.get("refusal")),
-        prompt_tokens=usage.get("prompt_tokens") or 0,
-        cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
-        completion_tokens=usage.get("completion_tokens") or 0,
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        cached_tokens=_count((usage.get("prompt_tokens_details") or {}).get("cached_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
         seconds=round(seconds, 3),
         gpu_seconds=round(gpu_seconds, 4),
     )
+
+
+def _count(said: object) -> int:
+    """Of tokens, which a bill is reckoned from; 0 where what is said is none."""
+    return said if isinstance(said, int) and 0 <= said < _NO_COUNT else 0
 
 
 def _whole(text: str | None) -> str:

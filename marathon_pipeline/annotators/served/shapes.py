@@ -163,6 +163,15 @@ def _schema(shape: type[Shape]) -> dict[str, Any]:
     return schema
 
 
+def _is_whole(fields: Any) -> bool:
+    """Whether all its text can be written: JSON may escape half a character, which no file can hold."""
+    try:
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def parse(shape: type[S], text: str, clip_ids: Sequence[str] = (), most: int | None = None) -> S:
     """Raises Unsound."""
     try:
@@ -176,6 +185,8 @@ def parse(shape: type[S], text: str, clip_ids: Sequence[str] = (), most: int | N
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)[:_MOST_PROBLEMS]
         raise Unsound("; ".join(f"{'.'.join(map(str, e['loc'])) or 'the object'}: {e['msg']}" for e in found)) from None
+    if "\\ud" in text.lower() and not _is_whole(fields):
+        raise Unsound("it holds half a character (a lone \\ud800 or the like)")
     if most is not None and len(getattr(answer, "questions", ())) > most:
         raise Unsound(f"it has more than {most} questions")
     return answer
