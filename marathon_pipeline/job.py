@@ -135,6 +135,7 @@ def run_job(
                 config.prices,
                 config.download.limits,
             )
+        dataset.ledger.compact()
         purged += settle(dataset)
         lines = [f"results  {taken}"] if taken else []
         lines += [*_stage_lines(dataset), *_failure_lines(result.failed)]
@@ -347,7 +348,7 @@ def _refuse_unknown(selection: Selection, sources: Mapping[str, Source], dataset
 
 
 def _known_videos(dataset: Dataset) -> set[str]:
-    return {video_id for outcome in dataset.ledger.of_stage("download") for video_id in outcome.videos}
+    return {video_id for (videos,) in dataset.ledger.rows("videos", stages=["download"]) for video_id in videos}
 
 
 def _chosen(

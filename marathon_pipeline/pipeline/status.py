@@ -10,6 +10,8 @@ from marathon_pipeline.pipeline.spending import Budget, Spending, Spent
 from marathon_pipeline.pipeline.stage_list import STAGE_NAMES
 from marathon_pipeline.pipeline.yields import Yield, yields
 
+_SUMS = ("items", "seconds", "video_seconds", "probed")
+
 
 class StageStatus(BaseModel):
     """In = ok + filtered + failed, counted in sources (`download`), videos, or videos times tasks (`qa`, `verify`)."""
@@ -71,18 +73,20 @@ def _per(totals: Mapping[str, float], count: float) -> dict[str, float]:
 
 def status(dataset: Dataset) -> list[StageStatus]:
     stages = {name: StageStatus(stage=name) for name in STAGE_NAMES}
-    for outcome in dataset.ledger:
-        stage = stages[outcome.stage]
-        stage.seconds += outcome.seconds
-        stage.video_seconds += outcome.video_seconds
-        stage.items += outcome.items
-        stage.probed += outcome.probed
-        for reason, count in outcome.lost.items():
-            stage.lost[reason] = stage.lost.get(reason, 0) + count
-        if outcome.status == "ok":
-            stage.ok += 1
+    table = dataset.ledger.table("stage", "status", "reason", "transient", *_SUMS)
+    sums = [(name, "sum") for name in ("transient", *_SUMS)]
+    ends = table.group_by(["stage", "status", "reason"], use_threads=False).aggregate([([], "count_all"), *sums])
+    for end in ends.to_pylist():
+        stage, reason, count = stages[end["stage"]], end["reason"], end["count_all"]
+        for name in _SUMS:
+            setattr(stage, name, getattr(stage, name) + end[f"{name}_sum"])
+        if end["status"] == "ok":
+            stage.ok += count
         else:
-            reasons = stage.filtered if outcome.status == "filtered" else stage.failed
-            reasons[outcome.reason] = reasons.get(outcome.reason, 0) + 1
-            stage.transient += outcome.transient
+            reasons = stage.filtered if end["status"] == "filtered" else stage.failed
+            reasons[reason] = reasons.get(reason, 0) + count
+            stage.transient += end["transient_sum"]
+    for name, lost in dataset.ledger.rows("stage", "lost"):
+        for reason, count in lost.items():
+            stages[name].lost[reason] = stages[name].lost.get(reason, 0) + count
     return [stage for stage in stages.values() if stage.entered or stage.stage != "calibrate"]  # where nobody judges
