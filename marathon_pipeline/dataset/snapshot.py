@@ -61,9 +61,10 @@ def encode(tables: Sequence[pa.Table]) -> bytes:
     table = table.set_column(table.column_names.index(NUMBER), NUMBER, pa.array(ranks))
     order = np.argsort(np.concatenate([part.indices.to_numpy() for part in table["video_id"].chunks]), kind="stable")
     buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, table.schema, compression="zstd", write_page_checksum=True) as file:
+    plain = pa.schema([field.with_type(pa.string()) if field.type == _WORD else field for field in table.schema])
+    with pq.ParquetWriter(buffer, plain, compression="zstd", write_page_checksum=True) as file:
         for first in range(0, len(order), _ROWS):  # of the whole a copy takes hundreds of megabytes
-            file.write_table(table.take(pa.array(order[first : first + _ROWS])))
+            file.write_table(table.take(pa.array(order[first : first + _ROWS])).cast(plain))  # words that none has go
     return buffer.getvalue()
 
 
@@ -74,7 +75,12 @@ class Snapshot:
         self._columns: dict[str, pa.Array] = {}
         self._name = name
         with self._damage():
-            self._file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False, page_checksum_verification=True)
+            self._file = pq.ParquetFile(
+                pa.BufferReader(data),
+                pre_buffer=False,
+                page_checksum_verification=True,
+                read_dictionary=list(_WORDS),
+            )
 
     def __len__(self) -> int:
         return int(self._file.metadata.num_rows)
