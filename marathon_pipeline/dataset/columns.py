@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import accumulate, chain, pairwise
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 
@@ -44,6 +45,20 @@ def values(array: pa.Array) -> list[Any]:
         names = [field.name for field in kind]
         return [dict(zip(names, row, strict=True)) for row in zip(*map(values, array.flatten()), strict=True)]
     return list(array.to_numpy(zero_copy_only=False).tolist())
+
+
+def exploded(table: pa.Table, name: str) -> pa.Table:
+    """A row for each element of a column of structs in lists, or of maps (`key`, `value`), instead of that column."""
+    array = table[name].combine_chunks()
+    offsets = array.offsets.to_numpy()
+    own = slice(offsets[0], offsets[-1])
+    if pa.types.is_map(array.type):
+        parts = {"key": array.keys[own], "value": array.items[own]}
+    else:
+        fields = array.values[own]
+        parts = {field.name: fields.field(field.name) for field in fields.type}
+    rows = table.drop_columns([name]).take(pa.array(np.repeat(np.arange(len(array)), np.diff(offsets))))
+    return pa.table({**{each: rows[each] for each in rows.column_names}, **parts})
 
 
 def _offsets(values: Sequence[Any]) -> pa.Array:

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from marathon_pipeline.annotators.served.settings import Price
+from marathon_pipeline.dataset.columns import exploded
 from marathon_pipeline.dataset.ledger import Ledger
 from marathon_pipeline.records import Outcome, Status, Usage
 
@@ -77,12 +78,9 @@ def _sums_of(ledger: Ledger, statuses: Sequence[Status]) -> dict[tuple[str, str,
     """By stage, part and model."""
     table = ledger.table("stage", "part", "status", "usage")
     table = table.filter(pc.is_in(table["status"].cast(pa.string()), pa.array(statuses)))
-    usage = table["usage"].combine_chunks()
-    of = table.select(["stage", "part"]).take(pc.list_parent_indices(usage))
-    fields = pc.list_flatten(usage)
-    for name in ("model", *_SUMS):
-        of = of.append_column(name, pc.struct_field(fields, name))
-    sums = of.group_by(["stage", "part", "model"], use_threads=False).aggregate([(name, "sum") for name in _SUMS])
+    each = exploded(table.select(["stage", "part", "usage"]), "usage")
+    groups = each.group_by(["stage", "part", "model"], use_threads=False)
+    sums = groups.aggregate([(name, "sum") for name in _SUMS])
     return {
         (row["stage"], row["part"], row["model"]): {name: row[f"{name}_sum"] for name in _SUMS}
         for row in sums.to_pylist()

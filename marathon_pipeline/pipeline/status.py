@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel
 
 from marathon_pipeline.annotators.served.settings import Price
+from marathon_pipeline.dataset.columns import exploded
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.pipeline.spending import Budget, Spending, Spent
 from marathon_pipeline.pipeline.stage_list import STAGE_NAMES
@@ -86,7 +87,7 @@ def status(dataset: Dataset) -> list[StageStatus]:
             reasons = stage.filtered if end["status"] == "filtered" else stage.failed
             reasons[reason] = reasons.get(reason, 0) + count
             stage.transient += end["transient_sum"]
-    for name, lost in dataset.ledger.rows("stage", "lost"):
-        for reason, count in lost.items():
-            stages[name].lost[reason] = stages[name].lost.get(reason, 0) + count
+    lost = exploded(dataset.ledger.table("stage", "lost"), "lost").group_by(["stage", "key"], use_threads=False)
+    for row in lost.aggregate([("value", "sum")]).sort_by("key").to_pylist():
+        stages[row["stage"]].lost[row["key"]] = row["value_sum"]
     return [stage for stage in stages.values() if stage.entered or stage.stage != "calibrate"]  # where nobody judges
