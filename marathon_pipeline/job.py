@@ -138,6 +138,7 @@ def run_job(
                 config.prices,
                 config.download.limits,
             )
+        dataset.ledger.compact()
         record.stopped = result.stopped
         record.does("release")
         purged += settle(dataset)
@@ -352,7 +353,7 @@ def _refuse_unknown(selection: Selection, sources: Mapping[str, Source], dataset
 
 
 def _known_videos(dataset: Dataset) -> set[str]:
-    return {video_id for outcome in dataset.ledger.of_stage("download") for video_id in outcome.videos}
+    return {video_id for (videos,) in dataset.ledger.rows("videos", stages=["download"]) for video_id in videos}
 
 
 def _chosen(

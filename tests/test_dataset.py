@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from marathon_pipeline.records import (
     QAPair,
     Source,
     Span,
+    Usage,
     content_hash,
 )
 
@@ -193,6 +195,124 @@ def test_a_forgotten_video_stays_forgotten_through_compaction(tmp_path: Path) ->
     again = Ledger(storage)
     assert again.get("segment", "v3") is None
     assert len(again) == 70
+
+
+outcomes_of_all_kinds = st.builds(
+    Outcome,
+    video_id=st.sampled_from(["a", "b", "c"]),
+    stage=st.sampled_from(["download", "segment", "qa"]),
+    part=st.sampled_from(["", "t1"]),
+    status=st.sampled_from(["ok", "filtered", "failed"]),
+    reason=texts,
+    message=texts,
+    transient=st.booleans(),
+    attempts=st.integers(0, 9),
+    seconds=seconds,
+    fingerprint=texts,
+    content=texts,
+    items=st.integers(0, 99),
+    videos=st.lists(texts, max_size=3).map(tuple),
+    lost=st.dictionaries(texts, st.integers(0, 9), max_size=2),
+    tallies=st.dictionaries(texts, st.integers(0, 9), max_size=2),
+    usage=st.lists(st.builds(Usage, model=texts, requests=st.integers(0, 9), seconds=seconds), max_size=2).map(tuple),
+    rounds=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+)
+
+
+@given(st.lists(outcomes_of_all_kinds, max_size=12), st.lists(outcomes_of_all_kinds, max_size=6), st.booleans())
+def test_what_is_kept_by_the_column_is_what_lines_say(
+    before: list[Outcome], after: list[Outcome], reopened: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        ledger, plain = Ledger(Storage(folder)), Ledger(Storage(f"{folder}/plain"))
+        snapshot(ledger, before)
+        for each in (ledger, plain):
+            each.append(after if each is ledger else [*before, *after])
+            each.flush()
+        found = Ledger(Storage(folder)) if reopened else ledger
+        assert list(found) == list(plain)
+        assert list(found.of_stage("qa")) == list(plain.of_stage("qa"))
+        assert len(found) == len(plain)
+        for each in plain:
+            assert found.get(each.stage, each.video_id, each.part) == each
+            known = found.known(each.stage, each.video_id, each.part)
+            assert known is not None
+            assert (known.status, known.content, tuple(known.videos)) == (each.status, each.content, each.videos)
+        names = ("stage", "video_id", "part", "lost", "rounds")
+        assert sorted(map(repr, found.rows(*names))) == sorted(map(repr, plain.rows(*names)))
+
+
+def snapshot(ledger: Ledger, outcomes: list[Outcome]) -> None:
+    """Have it keep these by the column, as if they were many."""
+    ledger.append(outcomes)
+    ledger.flush()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("marathon_pipeline.dataset.ledger._LINES", 0)
+        ledger.compact()
+
+
+def test_a_ledger_of_many_lines_becomes_one_file_that_duckdb_reads(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    ledger = Ledger(storage)
+    ledger.append(outcome(f"v{number}", usage=[Usage(model="m", requests=2)]) for number in range(3000))
+    ledger.flush()
+    ledger.compact()
+    assert [Path(key).suffix for key in storage.keys("ledger")] == [".parquet"]
+    ledger.append([outcome("v7", status="failed", reason="gone")])
+    ledger.flush()
+    assert [Path(key).suffix for key in storage.keys("ledger")] == [".parquet", ".jsonl"]
+    again = Ledger(storage)
+    assert (len(again), getattr(again.get("segment", "v7"), "reason", "")) == (3000, "gone")
+    found = duckdb.sql(f"select status, count(*), sum(usage[1].requests) from '{tmp_path}/ledger/*.parquet' group by 1")
+    assert found.fetchall() == [("ok", 3000, 6000)]
+
+
+def test_a_killed_compaction_loses_nothing_and_the_next_one_clears_up(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    ledger = Ledger(storage)
+    ledger.append([outcome("a"), outcome("b")])
+    ledger.flush()
+    behind = storage.read("ledger/00000001.jsonl")
+    snapshot(ledger, [outcome("a", content="new")])
+    storage.write("ledger/00000001.jsonl", behind)  # killed before it was removed
+    again = Ledger(storage)
+    assert [(o.video_id, o.content) for o in again] == [("b", ""), ("a", "new")]
+    snapshot(again, [outcome("c")])
+    assert storage.keys("ledger") == ["ledger/00000005.parquet"]
+
+
+def test_what_is_forgotten_is_in_no_file_of_the_ledger(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    ledger = Ledger(storage)
+    snapshot(ledger, [outcome("stays"), outcome("goes"), outcome("goes", stage="download")])
+    ledger.append([outcome("stays", part="t"), outcome("goes", part="t")])
+    ledger.flush()
+    ledger.forget("goes")
+    assert {o.video_id for o in ledger} == {o.video_id for o in Ledger(storage)} == {"stays"}
+    (key,) = storage.keys("ledger")
+    assert b"goes" not in storage.read(key)
+
+
+def test_a_damaged_snapshot_is_said_in_one_line(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    snapshot(Ledger(storage), [outcome(f"v{number}", fingerprint=f"f{number}") for number in range(500)])
+    (key,) = storage.keys("ledger")
+    data = bytearray(storage.read(key))
+    for at in range(4, len(data) // 2):
+        data[at] ^= 0xFF
+    storage.write(key, bytes(data))
+    with pytest.raises(UserError, match=rf"{key} is damaged .*; remove it and run the job again"):
+        list(Ledger(storage))
+
+
+def test_segments_of_a_run_of_weeks_are_joined_and_few(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    ledger = Ledger(storage)
+    for number in range(1000):
+        ledger.append([outcome(f"v{number}")])
+        ledger.flush()
+    assert len(storage.keys("ledger")) < 80
+    assert [o.video_id for o in Ledger(storage)] == [f"v{number}" for number in range(1000)]
 
 
 def test_a_lease_refuses_a_second_run_and_names_the_first(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """How everything that entered a stage ended there, as the ledger tells it."""
 
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
@@ -19,12 +18,11 @@ class Ends:
         found: defaultdict[tuple[str, str], dict[str, End]] = defaultdict(dict)  # by stage and part: of each video
         entered: set[str] = set()
         known: dict[End, End] = {}  # each once: there are a million outcomes, and a dozen ends
-        for outcome in ledger.fields():
-            end = (outcome["status"], outcome.get("reason", ""))
-            stage, part = outcome["stage"], outcome.get("part", "")
-            found[stage, part][sys.intern(outcome["video_id"])] = known.setdefault(end, end)
-            if stage == "download" and outcome["status"] == "ok":
-                entered.update(map(sys.intern, outcome.get("videos", ())))
+        for stage, part, video_id, status, reason in ledger.rows("stage", "part", "video_id", "status", "reason"):
+            end = (status, reason)
+            found[stage, part][video_id] = known.setdefault(end, end)
+        for status, videos in ledger.rows("status", "videos", stages=["download"]):
+            entered.update(videos if status == "ok" else ())
         downloads = found["download", ""]
         self._stages = [("download", len(downloads), Counter(downloads.values()))]
         for stage in _BY_VIDEO:

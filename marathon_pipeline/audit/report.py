@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from marathon_pipeline.audit.calibration import calibrated
 from marathon_pipeline.audit.cards import cards
@@ -79,7 +78,7 @@ def _fingerprint(dataset: Dataset, standards: Standards) -> str:
     hasher = hashlib.sha256(standards.gates.model_dump_json().encode() + b"\n")
     hasher.update(json.dumps(sorted(standards.benchmarks.items())).encode() + b"\n")
     hasher.update(dataset.reviews().fingerprint.encode() + b"\n")
-    hasher.update(sum(map(_digest, dataset.ledger.fields())).to_bytes(40))  # in whatever order they stand
+    hasher.update(sum(map(_digest, dataset.ledger.rows(*_TELLING))).to_bytes(40))  # in whatever order they stand
     hasher.update(json.dumps([each.model_dump() for each in calibrated(dataset.ledger)]).encode() + b"\n")
     for source in dataset.sources().values():
         hasher.update(json.dumps([source.source_id, source.data_source]).encode() + b"\n")
@@ -88,6 +87,5 @@ def _fingerprint(dataset: Dataset, standards: Standards) -> str:
     return hasher.hexdigest()
 
 
-def _digest(outcome: Mapping[str, Any]) -> int:
-    own = "\n".join(outcome.get(name, "") for name in _TELLING)
-    return int.from_bytes(hashlib.sha256(own.encode()).digest())
+def _digest(telling: Iterable[str]) -> int:
+    return int.from_bytes(hashlib.sha256("\n".join(telling).encode()).digest())

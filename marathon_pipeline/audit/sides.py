@@ -127,14 +127,14 @@ class DatasetSide:
 
     def cost(self, tasks: Collection[str], videos: Collection[str]) -> dict[str, Cost]:
         found: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        for outcome in self._dataset.ledger.fields():
-            part = outcome.get("part", "")
-            if outcome["stage"] in ("qa", "verify") and part in tasks and outcome["video_id"] in videos:
+        wanted = self._dataset.ledger.rows("part", "video_id", "seconds", "usage", stages=["qa", "verify"])
+        for part, video_id, seconds, usages in wanted:
+            if part in tasks and video_id in videos:
                 own = found[part]
-                own["milliseconds"] += round(1000 * outcome.get("seconds", 0.0))
-                for usage in outcome.get("usage", ()):
-                    own["requests"] += usage.get("requests", 0)
-                    own["tokens"] += usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
+                own["milliseconds"] += round(1000 * seconds)
+                for usage in usages:
+                    own["requests"] += usage["requests"]
+                    own["tokens"] += usage["prompt_tokens"] + usage["completion_tokens"]
         return {
             task: Cost(requests=own["requests"], tokens=own["tokens"], seconds=own["milliseconds"] / 1000)
             for task, own in found.items()

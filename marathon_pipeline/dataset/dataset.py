@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -104,19 +103,15 @@ class Dataset:
         tasks: dict[str, list[str]] = {}
         seconds: dict[str, float] = {}
         events: dict[str, int] = {}
-        for outcome in self.ledger.fields():
-            video_id, part, ok = outcome["video_id"], outcome.get("part", ""), outcome["status"] == "ok"
-            if not part and not ok and outcome["stage"] not in _BESIDE:
+        for video_id, stage, part, status in self.ledger.rows("video_id", "stage", "part", "status"):
+            if stage == "verify" and status == "ok":
+                tasks.setdefault(video_id, []).append(part)
+            elif not part and status != "ok" and stage not in _BESIDE:
                 ended.add(video_id)
-            match outcome["stage"]:
-                case "download":
-                    downloads.update(dict.fromkeys(outcome.get("videos", ()), video_id))
-                case "segment":
-                    seconds[video_id] = float(outcome.get("video_seconds", 0.0))
-                case "caption_events":
-                    events[video_id] = outcome.get("items", 0)
-                case "verify" if ok:
-                    tasks.setdefault(video_id, []).append(sys.intern(part))
+        for source_id, videos in self.ledger.rows("video_id", "videos", stages=["download"]):
+            downloads.update(dict.fromkeys(videos, source_id))
+        seconds.update(self.ledger.rows("video_id", "video_seconds", stages=["segment"]))
+        events.update(self.ledger.rows("video_id", "items", stages=["caption_events"]))
         for video_id in sorted(tasks):
             source_id = downloads.get(video_id)
             if source_id is not None and video_id not in ended and source_id not in ended:

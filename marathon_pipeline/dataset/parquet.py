@@ -33,6 +33,8 @@ def _arrow_type(annotation: Any) -> pa.DataType:
         return pa.string()
     if origin is tuple:
         return pa.list_(_arrow_type(arguments[0]))
+    if origin is dict:
+        return pa.map_(_arrow_type(arguments[0]), _arrow_type(arguments[1]))
     if origin in (Union, types.UnionType):
         return _arrow_type(next(argument for argument in arguments if argument is not type(None)))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -52,7 +54,7 @@ def with_tasks(
 
     The rows that stay are copied as they are: a video has a hundred, and one task's are a few. Raises Damaged.
     """
-    with _damage():
+    with damage():
         kept = _read(data)
     schema = arrow_schema(record)
     current = kept.schema.equals(schema)  # else it was written before a column came
@@ -85,13 +87,13 @@ class Damaged(Exception):
 
 def decode(record: type[R], data: bytes) -> list[R]:
     """Raises Damaged."""
-    with _damage():
+    with damage():
         return [record.model_validate(row) for row in _read(data).to_pylist()]
 
 
 def decode_some(record: type[R], data: bytes, column: str, values: Iterable[str]) -> list[R]:
     """The rows whose column has one of these values. Raises Damaged."""
-    with _damage():
+    with damage():
         table = _read(data)
         some = table.filter(pc.is_in(table[column], pa.array(values, pa.string())))
         return [record.model_validate(row) for row in some.to_pylist()]
@@ -102,7 +104,7 @@ def columns(record: type[Record], data: bytes, names: Sequence[str]) -> dict[str
 
     What was written before a column came has its default. Raises Damaged, where a value is none of its type too.
     """
-    with _damage():
+    with damage():
         file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
         known = set(file.schema_arrow.names)
         there = [name for name in names if name.partition(".")[0] in known]
@@ -147,13 +149,13 @@ def _known(record: type[Record], own: str, part: str) -> _Known:
 
 def metadata_of(data: bytes) -> dict[str, str]:
     """Raises Damaged."""
-    with _damage():
+    with damage():
         found = pq.read_schema(pa.BufferReader(data)).metadata or {}
         return {key.decode(): value.decode() for key, value in found.items()}
 
 
 @contextlib.contextmanager
-def _damage() -> Iterator[None]:
+def damage() -> Iterator[None]:
     try:
         yield
     except pa.ArrowMemoryError:

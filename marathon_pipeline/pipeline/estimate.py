@@ -46,17 +46,19 @@ class Estimator:
     """Knows what a second of video has cost in each stage and task."""
 
     def __init__(self, ledger: Ledger, bytes_there: int, prices: Mapping[str, Price]) -> None:
-        done = [outcome for outcome in ledger if outcome.status == "ok"]
-        self._seconds = {o.video_id: o.video_seconds for o in done if o.stage == "segment" and o.video_seconds}
+        cut = ledger.rows("video_id", "status", "video_seconds", stages=["segment"])
+        self._seconds: dict[str, float] = {
+            video_id: seconds for video_id, status, seconds in cut if status == "ok" and seconds
+        }
         whole = sum(self._seconds.values())
         self._mean = whole / len(self._seconds) if whole else MEAN_SECONDS
         self._bytes_a_second = bytes_there / whole if whole else 0.0
         self._worked: dict[tuple[str, str], float] = {}
-        for outcome in done:
-            key = outcome.stage, outcome.part
-            self._worked[key] = self._worked.get(key, 0.0) + self.seconds(outcome.video_id)
+        for stage, part, video_id, status in ledger.rows("stage", "part", "video_id", "status"):
+            if status == "ok":
+                self._worked[stage, part] = self._worked.get((stage, part), 0.0) + self.seconds(video_id)
         self._cost: dict[tuple[str, str], Estimate] = {}  # of all that was worked on
-        for spent in Spending(prices, done):
+        for spent in Spending(prices, ledger, ["ok"]):
             key = spent.stage, spent.part
             own = Estimate(
                 requests=spent.usage.requests,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from marathon_pipeline.dataset.ledger import Ledger
+from marathon_pipeline.dataset.ledger import Known, Ledger
 from marathon_pipeline.records import Outcome, QAPair, Record, Source, Video, digest
 from marathon_pipeline.sources.reasons import rule_of
 from marathon_pipeline.stages.stage import Replacement, Stage
@@ -99,7 +99,7 @@ class Planner:
 
     def again(self, work: Work) -> Work:
         """A source to be fetched again, because what was fetched is gone and is needed."""
-        known = self._ledger.get(work.stage.name, work.owner)
+        known = self._ledger.known(work.stage.name, work.owner)
         if known is not None:
             work.stale, work.why, work.redo = {"": known.fingerprint}, {"": GONE}, True
         return work
@@ -115,7 +115,7 @@ class Planner:
                     continue
                 above = [self._above(record, part, video_id, source_id) for record in stage.reads]
                 if any((name, its_part) in open_parts for name, its_part, _ in above):
-                    if self._is_frozen(work, self._ledger.get(stage.name, video_id, part)):
+                    if self._is_frozen(work, self._ledger.known(stage.name, video_id, part)):
                         work.kept += (part,)
                     else:
                         waiting.append(part)
@@ -134,49 +134,50 @@ class Planner:
 
     def videos_of(self, source_id: str) -> tuple[str, ...]:
         """The videos that a source is known to hold, as far as they are selected."""
-        outcome = self._ledger.get(self.stages[0].name, source_id)
+        outcome = self._ledger.known(self.stages[0].name, source_id)
         videos = outcome.videos if outcome and outcome.status == "ok" else ()
         return tuple(video_id for video_id in videos if self._selection.takes(video_id, source_id))
 
-    def _above(self, record: type[Record], part: str, video_id: str, source_id: str) -> tuple[str, str, Outcome | None]:
+    def _above(self, record: type[Record], part: str, video_id: str, source_id: str) -> tuple[str, str, Known | None]:
         """Who wrote the rows that a part reads, and how that ended."""
         writer = self._writer[record]
         its_part = part if part in writer.parts else ""
         owner = source_id if record is Video else video_id
-        return writer.name, its_part, self._ledger.get(writer.name, owner, its_part)
+        return writer.name, its_part, self._ledger.known(writer.name, owner, its_part)
 
     def _judge(self, work: Work, part: str, inputs: str) -> None:
         """Enter the part into the work if it is stale."""
         if work.stage.name in self._given or (work.stage.name, work.owner, part) in self._attempted:
             return
         wanted = f"{self._rules[work.stage.name, part]}-{inputs[:16]}"
-        known = self._ledger.get(work.stage.name, work.owner, part)
+        known = self._ledger.known(work.stage.name, work.owner, part)
         replacement = self._selection.replace.get(work.owner, {}).get(part) if QAPair in work.stage.writes else None
-        why = self._why(known, wanted) or (REJECTED if replacement else "")
+        why = self._why(known, wanted, part) or (REJECTED if replacement else "")
         if why and self._is_frozen(work, known):
             work.kept += (part,)
         elif why:
+            before = self._ledger.get(work.stage.name, work.owner, part) if known else None
             work.stale[part], work.why[part] = wanted, why
-            work.attempts[part] = known.attempts if known and why == RETRY else 0
-            work.rounds[part] = _rounds(known, why)
+            work.attempts[part] = before.attempts if before and why == RETRY else 0
+            work.rounds[part] = _rounds(before, why)
             work.redo = work.redo or why in (FORCED, REJECTED)
             if replacement and why == REJECTED:
                 work.replace[part] = replacement
 
-    def _is_frozen(self, work: Work, known: Outcome | None) -> bool:
+    def _is_frozen(self, work: Work, known: Known | None) -> bool:
         frozen = work.source_id in self._selection.frozen and QAPair in work.stage.writes
         return frozen and known is not None and known.status != "failed"
 
-    def _why(self, known: Outcome | None, wanted: str) -> str:
+    def _why(self, known: Known | None, wanted: str, part: str) -> str:
         if known is None:
             return NEW
         if known.fingerprint != wanted:
             return RULES if known.fingerprint.partition("-")[0] != wanted.partition("-")[0] else INPUTS
         if known.status == "failed" and (known.transient or self._retries(known)):
             return RETRY
-        return FORCED if self._selection.force and (known.part or not self._selection.tasks) else ""
+        return FORCED if self._selection.force and (part or not self._selection.tasks) else ""
 
-    def _retries(self, known: Outcome) -> bool:
+    def _retries(self, known: Known) -> bool:
         """Whether a permanent failure is asked for again: what a site says is gone only by its own name."""
         asked = self._selection.retry_failed
         return asked == known.reason or (asked == "" and rule_of(known.reason, known.transient) != "never")

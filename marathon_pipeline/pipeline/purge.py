@@ -57,7 +57,7 @@ def begin(dataset: Dataset, only: Collection[str] | None = None) -> None:
     storage, removals = dataset.storage, dataset.removals()
     orders = open_orders(storage)
     listed = {source_id for source_id, source in dataset.sources().items() if removals.takes(source)}
-    worked_on = {outcome.video_id for outcome in dataset.ledger.of_stage("download")}
+    worked_on = {source_id for (source_id,) in dataset.ledger.rows("video_id", stages=["download"])}
     taken = listed | {source_id for source_id in worked_on if removals.holds("id", source_id)}
     if only is not None:
         pending, taken = set[str](), taken & set(only)
@@ -117,7 +117,8 @@ def _found(dataset: Dataset, sources: dict[str, Source], removals: Removals, nam
         return _Found(of_channel, channel=channel)
     if name in sources:
         return _Found(frozenset({name}))
-    if owners := {o.video_id for o in dataset.ledger.of_stage("download") if name in o.videos}:
+    holds = dataset.ledger.rows("video_id", "videos", stages=["download"])
+    if owners := {source_id for source_id, videos in holds if name in videos}:
         return _Found(frozenset(owners))
     try:
         url = canonical_url(name)

@@ -230,8 +230,8 @@ class _Loop:
 
         def submit(work: Work, lives: int) -> None:
             source = self.sources[work.source_id] if work.owner == work.source_id else None
-            done = (self.dataset.ledger.get(work.stage.name, work.owner, part) for part in work.stage.parts)
-            others = any(o is not None and o.status == "ok" and o.part not in work.stale for o in done)
+            done = ((part, self.dataset.ledger.known(work.stage.name, work.owner, part)) for part in work.stage.parts)
+            others = any(known and known.status == "ok" and part not in work.stale for part, known in done)
             order = Order(
                 owner=work.owner,
                 source_id=work.source_id,

@@ -24,7 +24,7 @@ def tree(dataset: Dataset, video_id: str, gates: Gates) -> Tree:
     owner = next((o.video_id for o in dataset.ledger.of_stage("download") if video_id in o.videos), "")
     videos = [video for video in dataset.tables.read(Video, owner) if video.video_id == video_id] if owner else []
     if not videos:
-        known = [o.videos[0] for o in dataset.ledger if o.videos][:3]
+        known = [o.videos[0] for o in dataset.ledger.of_stage("download") if o.videos][:3]
         hint = f"such as {', '.join(known)}" if known else "the dataset is empty"
         raise UserError(f"{video_id}: no such video in {dataset.url} ({hint})")
     read, by_people = dataset.tables.read, dataset.reviews().rejected(video_id)

@@ -1,11 +1,16 @@
 """What served models have cost a dataset, and how much of that a job allows."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import get_args
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from marathon_pipeline.annotators.served.settings import Price
-from marathon_pipeline.records import Outcome, Usage
+from marathon_pipeline.dataset.columns import exploded
+from marathon_pipeline.dataset.ledger import Ledger
+from marathon_pipeline.records import Outcome, Status, Usage
 
 _SUMS = tuple(name for name in Usage.model_fields if name != "model")
 
@@ -36,13 +41,14 @@ class Spent(BaseModel):
 
 
 class Spending:
-    """The sum over a ledger's outcomes. An outcome holds all that its work has cost since its first request."""
+    """The sum over a ledger's outcomes. An outcome holds all that its work has cost since its first request.
 
-    def __init__(self, prices: Mapping[str, Price], outcomes: Iterable[Outcome] = ()) -> None:
+    statuses: of the outcomes that count, all unless given.
+    """
+
+    def __init__(self, prices: Mapping[str, Price], ledger: Ledger, statuses: Sequence[Status] = ()) -> None:
         self._prices = prices
-        self._sums: dict[tuple[str, str, str], dict[str, float]] = {}
-        for outcome in outcomes:
-            self.replace(None, outcome)
+        self._sums = _sums_of(ledger, statuses or get_args(Status))
 
     def replace(self, before: Outcome | None, now: Outcome) -> None:
         """Count an outcome in the place of the one before it."""
@@ -66,6 +72,19 @@ class Spending:
             "gpu_hours": sum(row.usage.gpu_seconds for row in rows) / 3600,
             "money": sum(row.money for row in rows),
         }
+
+
+def _sums_of(ledger: Ledger, statuses: Sequence[Status]) -> dict[tuple[str, str, str], dict[str, float]]:
+    """By stage, part and model."""
+    table = ledger.table("stage", "part", "status", "usage")
+    table = table.filter(pc.is_in(table["status"].cast(pa.string()), pa.array(statuses)))
+    each = exploded(table.select(["stage", "part", "usage"]), "usage")
+    groups = each.group_by(["stage", "part", "model"], use_threads=False)
+    sums = groups.aggregate([(name, "sum") for name in _SUMS])
+    return {
+        (row["stage"], row["part"], row["model"]): {name: row[f"{name}_sum"] for name in _SUMS}
+        for row in sums.to_pylist()
+    }
 
 
 def reached(budget: Budget, totals: Mapping[str, float]) -> str:

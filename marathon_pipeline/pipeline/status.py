@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from pydantic import BaseModel
 
 from marathon_pipeline.annotators.served.settings import Price
+from marathon_pipeline.dataset.columns import exploded
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.pipeline.spending import Budget, Spending, Spent
 from marathon_pipeline.pipeline.stage_list import OPTIONAL, STAGE_NAMES
 from marathon_pipeline.pipeline.standing import RunStatus, run_status
 from marathon_pipeline.pipeline.yields import Yield, yields
+
+_SUMS = ("items", "seconds", "video_seconds", "probed")
 
 
 class StageStatus(BaseModel):
@@ -74,18 +77,20 @@ def _per(totals: Mapping[str, float], count: float) -> dict[str, float]:
 
 def status(dataset: Dataset) -> list[StageStatus]:
     stages = {name: StageStatus(stage=name) for name in STAGE_NAMES}
-    for outcome in dataset.ledger:
-        stage = stages[outcome.stage]
-        stage.seconds += outcome.seconds
-        stage.video_seconds += outcome.video_seconds
-        stage.items += outcome.items
-        stage.probed += outcome.probed
-        for reason, count in outcome.lost.items():
-            stage.lost[reason] = stage.lost.get(reason, 0) + count
-        if outcome.status == "ok":
-            stage.ok += 1
+    table = dataset.ledger.table("stage", "status", "reason", "transient", *_SUMS)
+    sums = [(name, "sum") for name in ("transient", *_SUMS)]
+    ends = table.group_by(["stage", "status", "reason"], use_threads=False).aggregate([([], "count_all"), *sums])
+    for end in ends.to_pylist():
+        stage, reason, count = stages[end["stage"]], end["reason"], end["count_all"]
+        for name in _SUMS:
+            setattr(stage, name, getattr(stage, name) + end[f"{name}_sum"])
+        if end["status"] == "ok":
+            stage.ok += count
         else:
-            reasons = stage.filtered if outcome.status == "filtered" else stage.failed
-            reasons[outcome.reason] = reasons.get(outcome.reason, 0) + 1
-            stage.transient += outcome.transient
+            reasons = stage.filtered if end["status"] == "filtered" else stage.failed
+            reasons[reason] = reasons.get(reason, 0) + count
+            stage.transient += end["transient_sum"]
+    lost = exploded(dataset.ledger.table("stage", "lost"), "lost").group_by(["stage", "key"], use_threads=False)
+    for row in lost.aggregate([("value", "sum")]).sort_by("key").to_pylist():
+        stages[row["stage"]].lost[row["key"]] = row["value_sum"]
     return [stage for stage in stages.values() if stage.entered or stage.stage not in OPTIONAL]

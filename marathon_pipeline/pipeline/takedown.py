@@ -122,7 +122,7 @@ def write_order(dataset: Dataset, removals: Removals, source_ids: Sequence[str],
             videos=sum(len(target.videos) for target in targets),
             files=dict(sorted(Counter(own.values()).items())),
             rows=dict(sorted(rows.items())),
-            ledger=sum(outcome["video_id"] in owners for outcome in dataset.ledger.fields()),
+            ledger=sum(owner in owners for (owner,) in dataset.ledger.rows("video_id")),
             bytes=sum(storage.size(key) for key in own),
         ),
     )

@@ -42,26 +42,29 @@ class DeadLink(BaseModel):
 
 def yields(dataset: Dataset) -> list[Yield]:
     """By collection, the largest first."""
-    outcomes = _downloads(dataset)
+    fields = dataset.ledger.rows("video_id", "status", "reason", "transient", stages=["download"])
+    ends = {source_id: end for source_id, *end in fields}
     found: dict[str, Yield] = {}
     for source in dataset.sources().values():
         name = source.data_source or urlsplit(source.url).hostname or "files"
-        row, outcome = found.setdefault(name, Yield(source=name)), outcomes.get(source.source_id)
-        if outcome is None:
+        row = found.setdefault(name, Yield(source=name))
+        if source.source_id not in ends:
             row.waiting += 1
-        elif outcome.status == "ok":
+            continue
+        status, reason, transient = ends[source.source_id]
+        if status == "ok":
             row.ok += 1
         else:
-            counts = row.filtered if outcome.status == "filtered" else row.failed
-            counts[outcome.reason] = counts.get(outcome.reason, 0) + 1
-            if outcome.status == "failed":
-                row.rules[outcome.reason] = rule_of(outcome.reason, outcome.transient)
+            counts = row.filtered if status == "filtered" else row.failed
+            counts[reason] = counts.get(reason, 0) + 1
+            if status == "failed":
+                row.rules[reason] = rule_of(reason, transient)
     return sorted(found.values(), key=lambda row: (-row.ok - row.waiting - sum(row.failed.values()), row.source))
 
 
 def dead_links(dataset: Dataset) -> Iterator[DeadLink]:
     """In the order of the ids."""
-    outcomes = _downloads(dataset)
+    outcomes = {outcome.video_id: outcome for outcome in dataset.ledger.of_stage("download")}
     for source in dataset.sources().values():
         outcome = outcomes.get(source.source_id)
         if outcome is not None and _is_dead(source, outcome):
@@ -79,10 +82,6 @@ def dead_links(dataset: Dataset) -> Iterator[DeadLink]:
 def _is_dead(source: Source, outcome: Outcome) -> bool:
     final = rule_of(outcome.reason, outcome.transient) in ("never", "request")
     return bool(source.url) and outcome.status == "failed" and final
-
-
-def _downloads(dataset: Dataset) -> dict[str, Outcome]:
-    return {outcome.video_id: outcome for outcome in dataset.ledger.of_stage("download")}
 
 
 def _date(seconds: float) -> str:

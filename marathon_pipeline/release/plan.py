@@ -81,10 +81,7 @@ def planned_release(dataset: Dataset, rules: ReleaseRules) -> dict[str, str]:
 def planned_parts(dataset: Dataset, placed: Sequence[Placed], rules: ReleaseRules) -> dict[str, str]:
     settings, taxonomy, licences, frozen = rules.settings, rules.taxonomy, rules.licences, rules.frozen
 
-    def content(stage: str, owner: str, part: str = "") -> str:
-        outcome = dataset.ledger.get(stage, owner, part)
-        return outcome.content if outcome else ""
-
+    content = dataset.ledger.content
     qa: dict[str, list[object]] = {}
     videos: list[object] = []
     captions: list[object] = []
@@ -116,7 +113,7 @@ def planned_parts(dataset: Dataset, placed: Sequence[Placed], rules: ReleaseRule
 
 def opted_out(dataset: Dataset) -> int:
     """How many sources are left out because somebody said that they are not to be used."""
-    return sum(outcome.reason == "opted_out" for outcome in dataset.ledger.of_stage("download"))
+    return sum(reason == "opted_out" for (reason,) in dataset.ledger.rows("reason", stages=["download"]))
 
 
 def releasable(placed: Iterable[Placed]) -> list[Placed]:
@@ -142,9 +139,8 @@ def media_shards(
         shards.setdefault(video.order(settings.media_shards)[:2], []).append(video)
 
     def row(video: Placed) -> list[object]:
-        segment = dataset.ledger.get("segment", video.video_id)
-        download = dataset.ledger.get("download", video.source.source_id)
-        contents = [outcome.content if outcome else "" for outcome in (segment, download)]
+        content = dataset.ledger.content
+        contents = [content("segment", video.video_id), content("download", video.source.source_id)]
         return [video.video_id, shown(video.source), *contents]
 
     return [
