@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from conftest import CHECKOUT, Command
+from ray.cluster_utils import Cluster
 
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.traces import Names, scrubbed
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.pipeline import event_log
-from marathon_pipeline.pipeline.cluster import ray_started
+from marathon_pipeline.pipeline.cluster import nodes, ray_started
 from marathon_pipeline.pipeline.event_log import EventLog
 from marathon_pipeline.pipeline.metrics import COUNTERS, GAUGES, HISTOGRAMS
 from marathon_pipeline.pipeline.recording import Recording
@@ -159,6 +161,27 @@ def test_a_long_log_lies_in_several_files(dataset: Dataset, monkeypatch: pytest.
         log.flush()
     assert len(dataset.storage.keys("logs")) > 3
     assert [event["video_id"] for event in events(Path(dataset.url))] == [f"v{number}" for number in range(40)]
+
+
+@pytest.mark.slow
+def test_the_log_tells_of_nodes_that_are_lost(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_log, "_NODES_SECONDS", 0.0)
+    cluster = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        log = EventLog(dataset.storage, "r")
+        log.loaded(Load())
+        node = cluster.add_node(num_cpus=1)
+        log.loaded(Load())
+        cluster.remove_node(node)
+        until(lambda: len(nodes()) == 1)
+        log.loaded(Load())
+        log.flush()
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    found = events(Path(dataset.url))
+    assert [event["event"] for event in found] == ["node_joined", "node_joined", "node_lost"]
+    assert found[1]["node"] == found[2]["node"] != found[0]["node"]
 
 
 # Metrics

@@ -268,6 +268,7 @@ def test_a_budget_that_is_reached_drains_the_run_and_a_raised_one_lets_it_go_on(
         assert rows(tmp_path, table) == rows(undisturbed[0], table)
 
 
+@pytest.mark.slow
 def test_what_was_spent_is_told_and_what_it_will_be_is_reckoned_from_it(
     undisturbed: tuple[Path, int], segmented: Path
 ) -> None:

@@ -47,12 +47,12 @@ class EventLog(Watcher):
         if not self._pending:
             return
         key = f"{FOLDER}/{self._run}/{self._segment:06d}.jsonl"
-        try:
-            segment = self._storage.read(key)
-        except FileNotFoundError:
-            segment = b""
-        segment += "".join(f"{line}\n" for line in self._pending).encode()
-        with contextlib.suppress(Failed):  # a full disk: it is for the ledger to say so
+        with contextlib.suppress(Failed):  # a full disk, a store that fails: it is for the ledger to say so
+            try:
+                segment = self._storage.read(key)
+            except FileNotFoundError:
+                segment = b""
+            segment += "".join(f"{line}\n" for line in self._pending).encode()
             self._storage.write(key, segment)
             self._pending = []
             self._segment += len(segment) > _SEGMENT_BYTES

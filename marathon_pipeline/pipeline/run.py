@@ -226,7 +226,7 @@ class _Loop:
         handles = {stage.name: ray.put(stage) for stage in self.planner.stages}
         dataset = ray.put(self.dataset)
         callers = self.callers()
-        stopping = False  # the callers know that the run is to end
+        stopping = False  # callers and watcher know that the run is to end
 
         def submit(work: Work, lives: int) -> None:
             source = self.sources[work.source_id] if work.owner == work.source_id else None
@@ -263,7 +263,7 @@ class _Loop:
                 submit(_work(heapq.heappop(self.aside)), 0)
             if self.stop.is_set() and not stopping:
                 stopping = True
-                self.watcher.stopping(self.result.budget or "told to by a signal")
+                self.watcher.stopping(self.why())
                 for caller in callers:
                     caller.stop.remote()
             wakes = self.downloads.wakes()
@@ -300,6 +300,8 @@ class _Loop:
                 else:
                     self.commit(work, outcomes)
             self.flush(always=False)
+        if self.stop.is_set() and not stopping:  # before anything was begun, or as the last of it ended
+            self.watcher.stopping(self.why())
         self.flush(always=True)
         self.downloads.remember()
         self.result.paused = [*self.downloads.paused()] if any(self.downloads.queues()) else []
@@ -319,6 +321,10 @@ class _Loop:
             num_cpus=0, max_restarts=-1, max_concurrency=self.settings.served_at_once + 1
         )
         return [actor.remote(served, self.dataset) for _ in range(self.settings.callers)]
+
+    def why(self) -> str:
+        """Nothing more is begun."""
+        return self.result.budget or "told to by a signal"
 
     def fetching(self) -> list[Work]:
         """The downloads in flight."""
