@@ -38,7 +38,6 @@ from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.job import _stages as stages_of
 from marathon_pipeline.pipeline.plan import Planner, Selection
 from marathon_pipeline.publish import rules_of
-from marathon_pipeline.records import Outcome
 
 ROOT = OUT / "rehearsal"
 STAGES = ("download", "segment", "caption_clips", "caption_events", "summarize", "qa", "verify")
@@ -108,21 +107,20 @@ def prepare(folder: Path, videos: int) -> None:
 def fingerprint(folder: Path) -> None:
     """Give the outcomes in a ledger of `large.py` the fingerprints that a run of its job would have given them."""
     dataset = Dataset(str(folder))
-    config = job_of(dataset)
-    known: dict[str, dict[tuple[str, str], Outcome]] = {}
-    for outcome in dataset.ledger:
-        known.setdefault(outcome.video_id, {})[outcome.stage, outcome.part] = outcome
+    config, old = job_of(dataset), dataset.ledger
     for path in (folder / "ledger").iterdir():
         path.unlink()
     ledger = Ledger(dataset.storage)
     planner = Planner(stages_of(config, rules_of(config).standards.taxonomy, dataset.storage), ledger, Selection())
     for source in dataset.sources().values():
-        own, works = known.pop(source.source_id), [planner.of_source(source)]
+        works = [planner.of_source(source)]
         while works:
             for part, wanted in works[0].stale.items():
-                ledger.append([own[works[0].stage.name, part].model_copy(update={"fingerprint": wanted})])
+                outcome = old.get(works[0].stage.name, source.source_id, part)
+                assert outcome is not None
+                ledger.append([outcome.model_copy(update={"fingerprint": wanted})])
             works = [work for work in planner.of_video(source.source_id, source.source_id) if work.stale]
-    ledger.flush()
+        ledger.flush()
     ledger.compact()
 
 
