@@ -386,15 +386,17 @@ def union(stretches: Iterable[tuple[float, float]], gap: float = 0.0) -> list[tu
     return found
 
 
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
 def digest(value: object) -> str:
     """sha256 of a value's canonical JSON, in hex."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()
 
 
 def digests(values: Sequence[object], count: int) -> Iterator[bytes]:
     """The digests of `[*values, 0]`, `[*values, 1]` and so on, as bytes; what they have in common is hashed once."""
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = _canonical(values)
     common = hashlib.sha256(text[:-1].encode())
     for index in range(count):
         hasher = common.copy()

@@ -59,17 +59,6 @@ class Ledger:
                 if not left:
                     raise
 
-    def _load(self) -> None:
-        keys = self._storage.keys("ledger")
-        base = max((key for key in keys if key.endswith(".parquet")), default="")
-        self._begin(base, self._storage.read(base) if base else b"")
-        self._replaced = [key for key in keys if key < base]
-        own = [key for key in keys if key > base]
-        for key, data in zip(own, self._storage.read_all(own), strict=True):
-            self._segments[key] = len(data)
-            for line in data.splitlines():
-                self._replay(line)
-
     def _begin(self, base: str, data: bytes) -> None:
         """With a snapshot, and nothing that is newer. base: its key, empty where there is none."""
         self._base = base
@@ -80,6 +69,17 @@ class Ledger:
         self._segments: dict[str, int] = {}  # their bytes
         self._pending: list[str] = []
         self._replaced = []  # left by a process that was killed
+
+    def _load(self) -> None:
+        keys = self._storage.keys("ledger")
+        base = max((key for key in keys if key.endswith(".parquet")), default="")
+        self._begin(base, self._storage.read(base) if base else b"")
+        self._replaced = [key for key in keys if key < base]
+        own = [key for key in keys if key > base]
+        for key, data in zip(own, self._storage.read_all(own), strict=True):
+            self._segments[key] = len(data)
+            for line in data.splitlines():
+                self._replay(line)
 
     def _replay(self, line: bytes) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from marathon_pipeline.dataset.ledger import Known, Ledger
 from marathon_pipeline.records import Outcome, QAPair, Record, Source, Video, digest
@@ -120,8 +121,8 @@ class Planner:
                     else:
                         waiting.append(part)
                 elif all(outcome is not None and outcome.status == "ok" for _, _, outcome in above):
-                    contents = [outcome.content for _, _, outcome in above if outcome is not None]
-                    self._judge(work, part, digest(contents))
+                    contents = (outcome.content for _, _, outcome in above if outcome is not None)
+                    self._judge(work, part, _inputs(tuple(contents)))
                 else:
                     continue
                 reached = True
@@ -184,6 +185,12 @@ class Planner:
 
     def _selects(self, part: str) -> bool:
         return not part or not self._selection.tasks or part in self._selection.tasks
+
+
+@lru_cache(8)
+def _inputs(contents: tuple[str, ...]) -> str:
+    """The same for all tasks of a video, mostly."""
+    return digest(contents)
 
 
 def _rounds(known: Outcome | None, why: str) -> tuple[int, int]:

@@ -105,7 +105,7 @@ def generate(folder: Path, videos: int, processes: int | None = None) -> None:
     _link_proxies(folder, names)
     (folder / "ledger").mkdir(exist_ok=True)
     lines: list[str] = []
-    segments, planted = 0, _Planted()
+    segments, planted = 0, Planted()
     with multiprocessing.get_context("spawn").Pool(processes or os.cpu_count()) as pool:
         for number, (of_video, own) in enumerate(pool.imap(partial(_write_video, folder), names, chunksize=16), 1):
             lines += of_video
@@ -118,14 +118,14 @@ def generate(folder: Path, videos: int, processes: int | None = None) -> None:
 
 
 @dataclass
-class _Planted:
+class Planted:
     """Of one video, or of all. `common`: pairs that stand in several videos, by what they are."""
 
     within: int = 0
     near: int = 0
     common: Counter[tuple[str, int]] = field(default_factory=Counter)
 
-    def add(self, other: "_Planted") -> None:
+    def add(self, other: "Planted") -> None:
         self.within += other.within
         self.near += other.near
         self.common += other.common
@@ -151,7 +151,7 @@ def _link_proxies(folder: Path, names: Sequence[str]) -> None:
 
 
 @cache
-def _tasks() -> tuple[Task, ...]:
+def tasks() -> tuple[Task, ...]:
     return tuple(load_taxonomy().tasks.values())
 
 
@@ -166,12 +166,16 @@ def _vocabulary() -> dict[str, list[str]]:
     }
 
 
-class _World:
+class World:
     """What one video is about, and sentences about it, drawn by the hundred: one by one takes ten times as long."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, like: "World | None" = None) -> None:
+        """like: another world with the same things, deeds and places, of which other things are told."""
         self.name = name
         self.chance = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]))
+        if like is not None:
+            self.things, self.deeds, self.places = like.things, like.deeds, like.places
+            return
         nouns, adjectives, verbs, places = (
             self._words(kind, count) for kind, count in (("noun", 30), ("adjective", 14), ("verb", 20), ("place", 5))
         )
@@ -230,24 +234,34 @@ class _World:
 @cache
 def _common(task: str) -> tuple[tuple[str, str], ...]:
     """Questions of a task, with their answers, that stand in several videos."""
-    world = _World(f"common {task}")
+    world = World(f"common {task}")
     return tuple(zip(world.questions(COMMON), world.texts(COMMON, 2, 2), strict=True))
 
 
-def _write_video(folder: Path, name: str) -> tuple[list[str], _Planted]:
-    """Write a video's tables; returns the lines of the ledger, and what was planted."""
-    world = _World(name)
-    chance = world.chance
+def length_of(chance: np.random.Generator) -> float:
+    """In seconds."""
     weights = np.array(BINS_OF_5_MINUTES) / sum(BINS_OF_5_MINUTES)
-    seconds = round(max(1.0, chance.choice(12, p=weights) * 5 + chance.uniform(0, 5)) * 60, 2)
+    return round(max(1.0, chance.choice(12, p=weights) * 5 + chance.uniform(0, 5)) * 60, 2)
+
+
+def asked_of(chance: np.random.Generator) -> list[Task]:
+    """The tasks that a video carries."""
+    carried = chance.random(len(tasks())) < CARRIED
+    return [task for task, own in zip(tasks(), carried, strict=True) if own]
+
+
+def _write_video(folder: Path, name: str) -> tuple[list[str], Planted]:
+    """Write a video's tables; returns the lines of the ledger, and what was planted."""
+    world = World(name)
+    chance = world.chance
+    seconds = length_of(chance)
     starts = range(0, max(1, int(seconds) - (CLIP - STRIDE)), STRIDE)
     clips = [(f"c{number:04d}", float(start), min(start + CLIP, seconds)) for number, start in enumerate(starts)]
     captions = {kind: world.texts(len(clips), 1, 3) for kind in CAPTION_FIELDS}
-    events = _events(world, clips, captions)
-    planted = _Planted()
-    carried = chance.random(len(_tasks())) < CARRIED
-    asked = [task for task, own in zip(_tasks(), carried, strict=True) if own]
-    pairs = _pairs(world, asked, clips, planted)
+    events = events_of(world, clips, captions)
+    planted = Planted()
+    asked = asked_of(chance)
+    pairs = pairs_of(world, asked, clips, planted)
     lines = list(_lines(name, seconds, len(clips), len(events), {task: len(own) for task, own in pairs.items()}))
     stamps = _stamps(lines)
     write = partial(_write, folder, name)
@@ -290,7 +304,7 @@ def _signals() -> pa.Table:
     return pa.Table.from_pylist(list(rows), arrow_schema(Signals))
 
 
-def _events(world: _World, clips: Sequence[Any], captions: dict[str, list[str]]) -> list[dict[str, Any]]:
+def events_of(world: World, clips: Sequence[Any], captions: dict[str, list[str]]) -> list[dict[str, Any]]:
     """About one event for nine clips, from 1 to 60; each tells what its clips say, in part."""
     count = max(1, min(len(clips), round(len(clips) / world.chance.uniform(3, 9))))
     edges = [len(clips) * number // count for number in range(count + 1)]
@@ -309,12 +323,12 @@ def _events(world: _World, clips: Sequence[Any], captions: dict[str, list[str]])
     return events
 
 
-def _pairs(
-    world: _World, tasks: Sequence[Task], clips: Sequence[Any], planted: _Planted
+def pairs_of(
+    world: World, asked: Sequence[Task], clips: Sequence[Any], planted: Planted
 ) -> dict[str, list[dict[str, Any]]]:
     """By task. What is not planted is asked once in a video."""
     chance = world.chance
-    wanted = [(task, form) for task in tasks for form, count in task.per_video for _ in range(count)]
+    wanted = [(task, form) for task in asked for form, count in task.per_video for _ in range(count)]
     choices = sum(form == "choice" for _, form in wanted)
     questions, letters = world.questions(len(wanted)), world.some(LETTERS, choices)
     sentences = iter(world.sentences(choices * len(LETTERS)))
@@ -323,7 +337,7 @@ def _pairs(
     fates, which = chance.random(len(wanted)).tolist(), chance.integers(0, COMMON, len(wanted)).tolist()
     cited = chance.integers(0, len(clips), (len(wanted), 3)).tolist()
     many = chance.choice((1, 1, 2, 3), len(wanted)).tolist()
-    made: dict[str, list[dict[str, Any]]] = {task.task: [] for task in tasks}
+    made: dict[str, list[dict[str, Any]]] = {task.task: [] for task in asked}
     for number, (task, form) in enumerate(wanted):
         own, question, options, letter, fate = made[task.task], questions[number], [], "", ""
         if form == "choice":
@@ -350,7 +364,7 @@ def _pairs(
 
 
 def _plant(
-    own: Sequence[dict[str, Any]], task: str, question: str, answer: str, drawn: float, which: int, planted: _Planted
+    own: Sequence[dict[str, Any]], task: str, question: str, answer: str, drawn: float, which: int, planted: Planted
 ) -> tuple[str, str, str]:
     """The pair as it is written, and what it is: a duplicate of another one, or nothing of the kind."""
     before = own[-1] if own and not own[-1]["planted"] else None
@@ -398,7 +412,7 @@ def _lines(name: str, seconds: float, clips: int, events: int, pairs: dict[str, 
     yield ended("caption_clips", items=clips, model=CAPTIONER)
     yield ended("caption_events", items=events, model=WRITER)
     yield ended("summarize", model=WRITER)
-    for task in _tasks():
+    for task in tasks():
         if task.task in pairs:
             yield ended("qa", task.task, pairs[task.task], WRITER)
             yield ended("verify", task.task, pairs[task.task])

@@ -1,0 +1,243 @@
+"""A build of the paper's size without its pixels and its models: what the pipeline itself costs, stage by stage.
+
+    PYTHONPATH=tests:tests/bench python tests/bench/rehearsal.py --videos 280     # a first look, minutes
+    PYTHONPATH=tests:tests/bench python tests/bench/rehearsal.py --videos 2800    # a tenth
+    PYTHONPATH=tests:tests/bench python tests/bench/rehearsal.py                  # 28,000 videos: hours, 20 GB of disk
+    PYTHONPATH=tests:tests/bench python tests/bench/rehearsal.py --rows out/large # the ledger of `large.py`'s
+    python tests/bench/rehearsal.py --compare 280 2800                            # by how much each stage grows
+
+The command is the real one, with videos and texts by `generated.py`, and goes stage by stage, so that each has its own
+wall time, CPU and memory. Then come report and release, the trainer's join of media and QA, a run that finds nothing to
+do, `plan` and `status`; the last and the run on a slow object store too. What is measured is kept: a rehearsal that was
+stopped goes on where it was (`--minutes`: it stops itself), and times of its pieces add up.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+from figures import OUT, save, table
+from large import SHARES, VIDEOS
+from object_store import BUCKET, environment, in_front, object_store
+
+from marathon_pipeline.config import job_of
+from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.dataset.ledger import Ledger
+from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.ffmpeg import ffmpeg_binary
+from marathon_pipeline.job import _stages as stages_of
+from marathon_pipeline.pipeline.plan import Planner, Selection
+from marathon_pipeline.publish import rules_of
+
+ROOT = OUT / "rehearsal"
+STAGES = ("download", "segment", "caption_clips", "caption_events", "summarize", "qa", "verify")
+GENERATED = [sys.executable, str(Path(__file__).with_name("generated.py"))]
+MARATHON = [sys.executable, "-m", "marathon_pipeline"]
+SLOW = 0.02  # seconds to each answer of the object store
+JOB = {
+    "inputs": ["manifest.jsonl"],
+    "segment": {"min_seconds": 0},
+    "events": {"min_events": 0},
+    "release": {"name": "bench", "shards": 16, "media_shards": 16},
+    "audit": {"sample_per_task": 0},
+    "run": {"workers": 2},
+}
+JOIN = """
+import sys
+from marathon_pipeline.hour_llava.data.loader import Loader
+from marathon_pipeline.hour_llava.data.settings import LoaderSettings
+print(Loader(LoaderSettings(releases=(sys.argv[1],), workers=0)).batches(), "batches")
+"""
+
+
+def main() -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("--videos", type=int, default=VIDEOS)
+    options.add_argument("--rows", type=Path, help="a dataset of `large.py`, whose ledger is written anew")
+    options.add_argument("--compare", type=int, nargs=2, metavar=("FEW", "MANY"))
+    options.add_argument("--minutes", type=float, default=1e9)
+    chosen = options.parse_args()
+    if chosen.compare:
+        return compare(*chosen.compare)
+    folder = chosen.rows or ROOT / str(chosen.videos)
+    rehearsal = Rehearsal(folder.resolve(), time.monotonic() + 60 * chosen.minutes)
+    if chosen.rows is None:
+        prepare(folder, chosen.videos)
+        for stage in STAGES:
+            rehearsal.step(stage, [*GENERATED, "run", "job.yaml", "--until", stage])
+        rehearsal.step("report and release", [*GENERATED, "run", "job.yaml"])
+        rehearsal.step("join", [sys.executable, "-c", JOIN, "dataset/releases/bench-1"])
+        command, url = GENERATED, "dataset"
+    else:
+        command, url = MARATHON, "."
+        if not (folder / "measured.json").exists():
+            fingerprint(folder)
+    rehearsal.step("nothing to do", [*command, "run", "job.yaml", *_until(url)])
+    rehearsal.step("plan", [*command, "plan", "job.yaml"])
+    rehearsal.step("status", [*MARATHON, "status", url])
+    rehearsal.in_a_store(command, url)
+    rehearsal.show()
+
+
+def prepare(folder: Path, videos: int) -> None:
+    """The manifest, the job, and the film that stands for every proxy."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "job.yaml").exists():
+        names = list(SHARES)
+        rows = ({"url": f"https://v.example/{number}.mp4", "data_source": names[number % 5], "licence": "CC0-1.0"}
+                for number in range(videos))  # fmt: skip
+        (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / "gates.yaml").write_text("dataset: []\n")
+        (folder / "job.yaml").write_text(yaml.safe_dump({"dataset": "dataset", "gates": "gates.yaml"} | JOB))
+    if not (film := ROOT / "film.mp4").exists():
+        picture = ["-f", "lavfi", "-i", "testsrc2=size=64x36:rate=1:duration=30", "-pix_fmt", "yuv420p", "-g", "1"]
+        subprocess.run([ffmpeg_binary(), "-v", "error", *picture, str(film)], check=True)
+
+
+def fingerprint(folder: Path) -> None:
+    """Give the outcomes in a ledger of `large.py` the fingerprints that a run of its job would have given them."""
+    dataset = Dataset(str(folder))
+    config, old = job_of(dataset), dataset.ledger
+    for path in (folder / "ledger").iterdir():
+        path.unlink()
+    ledger = Ledger(dataset.storage)
+    planner = Planner(stages_of(config, rules_of(config).standards.taxonomy, dataset.storage), ledger, Selection())
+    for source in dataset.sources().values():
+        works = [planner.of_source(source)]
+        while works:
+            for part, wanted in works[0].stale.items():
+                outcome = old.get(works[0].stage.name, source.source_id, part)
+                assert outcome is not None
+                ledger.append([outcome.model_copy(update={"fingerprint": wanted})])
+            works = [work for work in planner.of_video(source.source_id, source.source_id) if work.stale]
+        ledger.flush()
+    ledger.compact()
+
+
+@dataclass
+class Rehearsal:
+    """Steps that are measured, each once, in a folder. `until`: when to stop, of the monotonic clock."""
+
+    folder: Path
+    until: float
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.folder / "measured.json").exists():
+            self.rows = json.loads((self.folder / "measured.json").read_text())
+
+    def step(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+        row = self.rows.setdefault(name, {"done": False, "pieces": 0, "wall": 0.0, "driver": 0.0, "others": 0.0})
+        if not row["done"]:
+            code = self._piece(name, command, env)
+            if code == 3:
+                raise SystemExit(f"{name}: stopped, go on with the same command")
+            row["done"] = True
+            self._keep()
+            print(f"{name}: {row['wall']:.1f} s", flush=True)
+
+    def _piece(self, name: str, command: Sequence[str], env: Mapping[str, str] | None) -> int:
+        before, began = dict(self.rows[name]), time.monotonic()
+        with (self.folder / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, env=env)
+        own, cpu, told = psutil.Process(process.pid), dict[int, float](), False
+        while process.poll() is None:
+            held = _used(own, cpu)
+            row = self.rows[name]
+            row["pieces"], row["wall"] = before["pieces"] + 1, before["wall"] + time.monotonic() - began
+            row["driver"] = before["driver"] + cpu.get(process.pid, 0.0)
+            row["others"] = before["others"] + sum(cpu.values()) - cpu.get(process.pid, 0.0)
+            for kind, now in zip(("driver MB", "all MB"), held, strict=True):
+                row[kind] = max(row.get(kind, 0.0), now)
+            self._keep()
+            if time.monotonic() > self.until and not told:
+                told = True
+                process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+        if process.returncode not in (0, 3):
+            raise SystemExit(f"{name}: exit {process.returncode}\n{(self.folder / f'{name}.log').read_text()[-2000:]}")
+        return process.returncode
+
+    def _keep(self) -> None:
+        (self.folder / "measured.json.new").write_text(json.dumps(self.rows, indent=1))
+        (self.folder / "measured.json.new").rename(self.folder / "measured.json")
+
+    def in_a_store(self, command: Sequence[str], url: str) -> None:
+        """What only reads the ledger and what was made of it, from a store that takes its time."""
+        with object_store() as store, in_front(store, latency=SLOW) as front:
+            os.environ.update({name: value for name, value in environment(store).items() if name.startswith("AWS")})
+            here, there = Storage(str(self.folder / url)), Storage(f"s3://{BUCKET}/d")
+            for key in here.keys(""):
+                if key.startswith(("ledger/", "audit/report.json")) or key.endswith("release.json") or "/" not in key:
+                    there.write(key, here.read(key))
+            job = yaml.safe_load((self.folder / "job.yaml").read_text()) | {"dataset": there.url}
+            (self.folder / "stored.yaml").write_text(yaml.safe_dump(job))
+            env = environment(front.url)
+            for name, arguments in (
+                ("status, store", [*MARATHON, "status", there.url]),
+                ("nothing to do, store", [*command, "run", "stored.yaml", *_until(url)]),
+            ):
+                asked = front.answered.total()
+                self.step(name, arguments, env)
+                self.rows[name].setdefault("requests", front.answered.total() - asked)
+            self._keep()
+
+    def show(self) -> None:
+        rows = [{"step": name, **row} for name, row in self.rows.items()]
+        columns = ("step", "pieces", "wall", "driver", "others", "driver MB", "all MB", "requests")
+        table("Seconds, CPU seconds of the driver and of all others, peak memory", [
+            {name: row.get(name, "") for name in columns} for row in rows
+        ])  # fmt: skip
+        save(f"rehearsal-{self.folder.name}", {"rows": rows})
+
+
+def _until(url: str) -> list[str]:
+    return [] if url == "dataset" else ["--until", "verify"]
+
+
+def _used(own: psutil.Process, cpu: dict[int, float]) -> tuple[float, float]:
+    """MB of the process, and of it and all its children; enters their CPU seconds by process."""
+    driver = everything = 0.0
+    try:
+        for process in (own, *own.children(recursive=True)):
+            times = process.cpu_times()
+            cpu[process.pid] = max(cpu.get(process.pid, 0.0), times.user + times.system)
+            held = process.memory_full_info().pss / 1e6
+            everything += held
+            driver += held if process is own else 0.0
+    except psutil.Error:
+        pass
+    return driver, everything
+
+
+def compare(few: int, many: int) -> None:
+    """How each step grows beside the number of videos: 1 is linear, less is better."""
+    of = [json.loads((ROOT / str(count) / "measured.json").read_text()) for count in (few, many)]
+    table(f"{many:,} videos beside {few:,}, for each video", [
+        {
+            "step": name,
+            f"ms of CPU, {few}": 1000 * _cpu(of[0][name]) / few,
+            f"ms of CPU, {many}": 1000 * _cpu(of[1][name]) / many,
+            "CPU": _cpu(of[1][name]) / many / (_cpu(of[0][name]) / few),
+            "wall": of[1][name]["wall"] / many / (of[0][name]["wall"] / few),
+        }
+        for name in of[0] if name in of[1]
+    ])  # fmt: skip
+
+
+def _cpu(row: Mapping[str, Any]) -> float:
+    return float(row["driver"] + row["others"])
+
+
+if __name__ == "__main__":
+    main()
