@@ -68,7 +68,7 @@ class Ledger:
         self._known: dict[str, dict[Key, Known]] = {}  # of some owners
         self._segments: dict[str, int] = {}  # their bytes
         self._pending: list[str] = []
-        self._replaced = []  # left by a process that was killed
+        self._replaced: list[str] = []  # left by a process that was killed
 
     def _load(self) -> None:
         keys = self._storage.keys("ledger")
