@@ -133,7 +133,7 @@ def test_a_process_that_asks_for_many_videos_may_die_again_and_again_and_fails_n
         job["annotators"] = {"qa": "writer"}
         (begun.folder / "job.yaml").write_text(yaml.safe_dump(job))
         process = begun.start("run", "job.yaml")
-        for count in (5, 150, 350, 550):
+        for count in (5, 60, 120, 200):
             until(lambda count=count: server.stats()["requests"] > count and callers(), process)
             for each in callers():
                 each.kill()
