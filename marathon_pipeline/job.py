@@ -112,7 +112,7 @@ def run_job(
         dataset.storage.write("job.yaml", left.resolved().encode())
         if gathered.sources != dataset.sources():
             dataset.write_sources(gathered.sources.values())
-        stages = _stages(config, rules.standards.taxonomy, dataset.storage, batch.folder)
+        stages = stages_of(config, rules.standards.taxonomy, dataset.storage, batch.folder)
         if not len(dataset.ledger):
             rebuild_ledger(dataset, stages)
         taken = results.take(dataset.storage, _known_videos(dataset)) if results else None
@@ -186,7 +186,7 @@ def plan_job(config: JobConfig, inputs: Sequence[str], selection: Selection, cou
             base.enter(dataset, piloted)
         _refuse_unknown(selection, gathered.sources | piloted, dataset)
         sources = _chosen(gathered.sources | piloted, piloted if base else None, count, seed)
-        stages = _stages(config, rules.standards.taxonomy, dataset.storage)
+        stages = stages_of(config, rules.standards.taxonomy, dataset.storage)
         scope = _scope(config, dataset, stages, sources, selection, rules.standards)
         planner = Planner(stages, dataset.ledger, scope.selection)
         estimator = _estimator(config, dataset)
@@ -339,7 +339,8 @@ def _base(config: JobConfig, inputs: Sequence[str], selection: Selection) -> Bas
     return Base(config.base, config.dataset, selection)
 
 
-def _stages(config: JobConfig, taxonomy: Taxonomy, storage: Storage, batch: Path | None = None) -> tuple[Stage, ...]:
+def stages_of(config: JobConfig, taxonomy: Taxonomy, storage: Storage, batch: Path | None = None) -> tuple[Stage, ...]:
+    """A job's stages, with who writes in each. batch: a folder that requests are written into, instead of sent."""
     measured, folder = Measured(), batch and batch.resolve()
     served = {name: Served(settings, taxonomy, folder) for name, settings in config.models.items()}
     annotators = {stage: served.get(name, measured) for stage, name in config.annotators.model_dump().items()}

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 settings.register_profile("marathon", deadline=None, derandomize=True)  # a slow machine is no failure
 settings.load_profile("marathon")
 
+Running = subprocess.Popen[str]
 CHECKOUT = Path(__file__).parent.parent
 
 
@@ -118,6 +119,22 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
             make(folder)
             (folder / "whole").touch()
     return folder
+
+
+@pytest.fixture(scope="module")
+def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the test file's `JOB` and the dataset and release that an undisturbed run here makes of it."""
+    folder = tmp_path_factory.mktemp("done")
+    (folder / "job.yaml").write_text(request.module.JOB.replace("VIDEOS", str(folder / "videos")))
+    Command(folder)("run", "job.yaml")
+    return folder
+
+
+@pytest.fixture
+def begun(done: Path, tmp_path: Path) -> Command:
+    """The same job with nothing done yet."""
+    shutil.copy(done / "job.yaml", tmp_path)
+    return Command(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -37,13 +37,8 @@ class Host:
     """A raylet and what it starts. `scratch`: where its workers put what is half done."""
 
     def __init__(self, number: int, cpus: int, scratch: Path, environment: Mapping[str, str], *, apart: bool) -> None:
-        self.number, self._cpus, self.scratch, self._environment, self._apart = (
-            number,
-            cpus,
-            scratch,
-            environment,
-            apart,
-        )
+        self.number, self._cpus, self.scratch = number, cpus, scratch
+        self._environment, self._apart = environment, apart
         self.name = f"mc{number}"
         if apart and number:
             ip("netns", "add", self.name)

@@ -1,7 +1,6 @@
 """A run on a Ray cluster: stages placed by their resources, a node lost, one joined, what many share killed."""
 
 import os
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ import pytest
 import served
 import yaml
 from chaos import done_twice, published
-from conftest import Command
+from conftest import Command, Running
 from ray_nodes import Nodes, cluster
 
 from marathon_pipeline.ffmpeg import ffmpeg_binary
@@ -28,23 +27,6 @@ events: {min_events: 0}
 release: {name: test, despite: ten videos of one minute}
 run: {workers: 4}
 """
-Running = subprocess.Popen[str]
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a job and the dataset and release that a run without a cluster makes of it."""
-    folder = tmp_path_factory.mktemp("done")
-    (folder / "job.yaml").write_text(JOB.replace("VIDEOS", str(folder / "videos")))
-    Command(folder)("run", "job.yaml")
-    return folder
-
-
-@pytest.fixture
-def begun(done: Path, tmp_path: Path) -> Command:
-    """The same job with nothing done yet."""
-    (tmp_path / "job.yaml").write_text((done / "job.yaml").read_text())
-    return Command(tmp_path)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from chaos import done_twice, is_kind, published
-from conftest import Command
+from conftest import Command, Running
 
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 
@@ -28,23 +28,6 @@ events: {min_events: 0}
 release: {name: test}
 run: {workers: 1}
 """
-Running = subprocess.Popen[str]
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a job and the dataset and release that an undisturbed run makes of it."""
-    folder = tmp_path_factory.mktemp("done")
-    (folder / "job.yaml").write_text(JOB.replace("VIDEOS", str(folder / "videos")))
-    Command(folder)("run", "job.yaml")
-    return folder
-
-
-@pytest.fixture
-def begun(done: Path, tmp_path: Path) -> Command:
-    """The same job with nothing done yet."""
-    shutil.copy(done / "job.yaml", tmp_path)
-    return Command(tmp_path)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ starts.
 import argparse
 import json
 import re
-import struct
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from figures import OUT, save, table
+from figures import OUT, copies, save, table
 
 from marathon_pipeline.config import parse_job
 from marathon_pipeline.dataset.dataset import Dataset
@@ -43,7 +42,7 @@ def main() -> None:
     for count in sorted(chosen.counts):
         with tempfile.TemporaryDirectory() as folder:
             videos = Path(folder) / "videos"
-            _copies(master, videos, count)
+            copies(master, videos, count)
             found = _run(videos, Path(folder) / "dataset")
         stages = found.pop("stages")
         rows.append({"videos": count} | found)
@@ -61,13 +60,6 @@ def _master(minutes: float) -> Path:
 
     (path,) = write_videos(OUT / f"media/synthetic-{minutes:g}", 1, minutes, seed=11)
     return path
-
-
-def _copies(master: Path, folder: Path, count: int) -> None:
-    folder.mkdir()
-    data = master.read_bytes()
-    for index in range(count):
-        (folder / f"v{index:04}.mp4").write_bytes(data + struct.pack(">I4sQ", 16, b"free", index))
 
 
 def _run(videos: Path, dataset: Path) -> dict[str, Any]:

@@ -4,13 +4,14 @@ import json
 import os
 import platform
 import resource
+import struct
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -27,6 +28,28 @@ def cpu_of(command: Sequence[str]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+class Used(NamedTuple):
+    """Memory in MB, pages shared by several processes counted once, and CPU seconds."""
+
+    memory: float
+    cpu: float
+
+
+def used(pid: int) -> tuple[Used, Used]:
+    """What a process uses, and what all its descendants do, with the CPU seconds of those that have ended."""
+    own, others = Used(0.0, 0.0), Used(0.0, 0.0)
+    with suppress(psutil.Error):
+        for process in (found := psutil.Process(pid), *found.children(recursive=True)):
+            with suppress(psutil.Error):  # it ended meanwhile: its seconds are then among its parent's children's
+                times, memory = process.cpu_times(), process.memory_full_info().pss / 1e6
+                cpu, ended = times.user + times.system, times.children_user + times.children_system
+                if process is found:
+                    own, others = Used(memory, cpu), Used(0.0, ended)
+                else:
+                    others = Used(others.memory + memory, others.cpu + cpu + ended)
+    return own, others
+
+
 def measured(command: Sequence[str], ends: Sequence[int] = (0,)) -> dict[str, float]:
     """Run a command: its seconds, and of it and all its descendants the CPU seconds and the peak of memory in MB."""
     load, began = os.getloadavg()[0], time.monotonic()
@@ -34,8 +57,8 @@ def measured(command: Sequence[str], ends: Sequence[int] = (0,)) -> dict[str, fl
     with tempfile.TemporaryFile("w+") as printed:
         process = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT, text=True)
         while process.poll() is None:
-            held, used = _used(process.pid)
-            peak, cpu = max(peak, held), max(cpu, used)
+            own, others = used(process.pid)
+            peak, cpu = max(peak, own.memory + others.memory), max(cpu, own.cpu + others.cpu)
             time.sleep(0.5)
         seconds = time.monotonic() - began
         printed.seek(0)
@@ -43,19 +66,15 @@ def measured(command: Sequence[str], ends: Sequence[int] = (0,)) -> dict[str, fl
     if process.returncode not in ends:
         raise SystemExit(f"{' '.join(command[:4])} ...: exit status {process.returncode}\n{said[-2000:]}")
     print(said)
-    return {"seconds": seconds, "cpu": cpu, "memory": peak / 1e6, "load before": load}
+    return {"seconds": seconds, "cpu": cpu, "memory": peak, "load before": load}
 
 
-def _used(pid: int) -> tuple[float, float]:
-    """Bytes that a process and its children hold (pages shared by several count once), and their CPU seconds."""
-    held, cpu = 0.0, 0.0
-    with suppress(psutil.Error):
-        for process in (found := psutil.Process(pid), *found.children(recursive=True)):
-            with suppress(psutil.Error):  # it ended meanwhile: its seconds are then among its parent's children's
-                times = process.cpu_times()
-                cpu += times.user + times.system + times.children_user + times.children_system
-                held += process.memory_full_info().pss
-    return held, cpu
+def copies(video: Path, folder: Path, count: int) -> None:
+    """`v0000.mp4` and so on: the same pictures, each with a content of its own by a `free` box behind it."""
+    folder.mkdir(exist_ok=True)
+    data = video.read_bytes()
+    for number in range(count):
+        (folder / f"v{number:04}.mp4").write_bytes(data + struct.pack(">I4sQ", 16, b"free", number))
 
 
 def machine() -> dict[str, Any]:

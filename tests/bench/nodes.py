@@ -24,7 +24,7 @@ from typing import Any
 
 import served
 import yaml
-from figures import save, table
+from figures import copies, save, table
 from ray_nodes import cluster
 
 CPUS = 4  # of a node
@@ -55,14 +55,13 @@ def site(folder: Path) -> Iterator[str]:
 
 
 def films(folder: Path, count: int) -> None:
-    """Copies of one short video, each with some bytes more at its end."""
+    """Copies of one short video."""
     from marathon_pipeline.ffmpeg import ffmpeg_binary
 
     one = folder / "one.mp4"
     graph = ["-f", "lavfi", "-i", "testsrc2=s=64x48:r=5:d=6", "-pix_fmt", "yuv420p"]
     subprocess.run([ffmpeg_binary(), "-v", "error", "-nostdin", *graph, one], check=True)
-    for number in range(count):
-        (folder / f"v{number:03d}.mp4").write_bytes(one.read_bytes() + b"\0\0\0\x0cfree%04d" % number)
+    copies(one, folder, count)
 
 
 def seconds_on(folder: Path, dataset: str, nodes: int) -> float:
@@ -97,7 +96,7 @@ def main() -> None:
         (folder / "site").mkdir()
         films(folder / "site", options.videos)
         with site(folder / "site") as url, served.running(model="test", latency=ANSWER_SECONDS, slots=256) as server:
-            rows = ({"url": f"{url}/v{number:03d}.mp4"} for number in range(options.videos))
+            rows = ({"url": f"{url}/v{number:04}.mp4"} for number in range(options.videos))
             (folder / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             model = {"model": "test", "endpoints": [server.url], "frames": {"count": 2, "height": 48}}
             stages = ("caption_clips", "caption_events", "summarize", "qa")

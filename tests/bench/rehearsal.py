@@ -24,9 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
-from figures import OUT, save, table
+from figures import OUT, save, table, used
 from large import SHARES, VIDEOS
 from object_store import BUCKET, environment, in_front, object_store
 
@@ -35,7 +34,7 @@ from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.ledger import Ledger
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.ffmpeg import ffmpeg_binary
-from marathon_pipeline.job import _stages as stages_of
+from marathon_pipeline.job import stages_of
 from marathon_pipeline.pipeline.plan import Planner, Selection
 from marathon_pipeline.publish import rules_of
 
@@ -150,14 +149,13 @@ class Rehearsal:
         before, began = dict(self.rows[name]), time.monotonic()
         with (self.folder / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, env=env)
-        own, cpu, told = psutil.Process(process.pid), dict[int, float](), False
+        row, told, driver_cpu, others_cpu = self.rows[name], False, 0.0, 0.0
         while process.poll() is None:
-            held = _used(own, cpu)
-            row = self.rows[name]
+            own, others = used(process.pid)
+            driver_cpu, others_cpu = max(driver_cpu, own.cpu), max(others_cpu, others.cpu)
             row["pieces"], row["wall"] = before["pieces"] + 1, before["wall"] + time.monotonic() - began
-            row["driver"] = before["driver"] + cpu.get(process.pid, 0.0)
-            row["others"] = before["others"] + sum(cpu.values()) - cpu.get(process.pid, 0.0)
-            for kind, now in zip(("driver MB", "all MB"), held, strict=True):
+            row["driver"], row["others"] = before["driver"] + driver_cpu, before["others"] + others_cpu
+            for kind, now in (("driver MB", own.memory), ("all MB", own.memory + others.memory)):
                 row[kind] = max(row.get(kind, 0.0), now)
             self._keep()
             if time.monotonic() > self.until and not told:
@@ -203,21 +201,6 @@ class Rehearsal:
 
 def _until(url: str) -> list[str]:
     return [] if url == "dataset" else ["--until", "verify"]
-
-
-def _used(own: psutil.Process, cpu: dict[int, float]) -> tuple[float, float]:
-    """MB of the process, and of it and all its children; enters their CPU seconds by process."""
-    driver = everything = 0.0
-    try:
-        for process in (own, *own.children(recursive=True)):
-            times = process.cpu_times()
-            cpu[process.pid] = max(cpu.get(process.pid, 0.0), times.user + times.system)
-            held = process.memory_full_info().pss / 1e6
-            everything += held
-            driver += held if process is own else 0.0
-    except psutil.Error:
-        pass
-    return driver, everything
 
 
 def compare(few: int, many: int) -> None:

@@ -22,13 +22,8 @@ _PAUSE_SECONDS = (0.5, 30.0)  # before the first retry, and at most
 _KNOWN_PREFIXES = 4096
 _NOT_TAKEN = ("ConnectError", "ConnectTimeout")  # of whichever HTTP library `openai` uses
 _NO_COUNT = 2**40  # tokens
-UNREADABLE = (
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    RecursionError,
-)  # what JSON brings that is something else
+# What JSON brings that is something else.
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 _PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 
 
