@@ -1,7 +1,9 @@
 """Write the six-field caption of every clip."""
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Sequence
+from operator import attrgetter
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +15,8 @@ from marathon_pipeline.media.frames import jpegs
 from marathon_pipeline.records import Clip, ClipCaption, Signals
 from marathon_pipeline.stages.stage import Given, together
 from marathon_pipeline.taxonomy import CaptionTemplate
+
+_second = attrgetter("second")
 
 
 class CaptionSettings(BaseModel):
@@ -42,7 +46,8 @@ class CaptionClips:
             return await asyncio.to_thread(self._pictures, key, seconds, height)
 
         def seen_in(clip: Clip) -> list[Signals]:
-            return [second for second in signals if clip.start <= second.second < clip.end]
+            first, behind = (bisect_left(signals, edge, key=_second) for edge in (clip.start, clip.end))
+            return signals[first:behind]
 
         captions, failures = await together(
             [writer.caption_clip(clip, seen_in(clip), pictures) for clip in clips], Failed

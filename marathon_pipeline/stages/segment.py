@@ -74,12 +74,12 @@ class Segment:
 
 
 def _clip(video_id: str, index: int, span: Span, shots: Sequence[Span], hashes: Sequence[str]) -> Clip:
-    inside = (Span(start=max(s.start, span.start), end=min(s.end, span.end)) for s in shots)
+    inside = ((max(shot.start, span.start), min(shot.end, span.end)) for shot in shots)
     return Clip(
         video_id=video_id,
         clip_id=f"c{index:04d}",
         start=span.start,
         end=span.end,
-        shots=tuple(shot for shot in inside if shot.start < shot.end),
+        shots=tuple(Span(start=start, end=end) for start, end in inside if start < end),
         frame_hashes=tuple(hashes[math.ceil(span.start) : math.ceil(span.end)]),
     )
