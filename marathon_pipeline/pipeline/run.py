@@ -32,7 +32,7 @@ _FLUSH_SECONDS = 1.0
 _STEP_SECONDS = 0.5
 _LIVES = 2  # a video that kills two workers or decoders is a failure, not an endless retry
 _WEIGH_SECONDS = 60.0
-_TELL_SECONDS = 1.0  # between looks at the load: with a queue of 30,000 one takes milliseconds
+_TELL_SECONDS = 2.0  # between looks at the load: of a queue of 30,000 one takes ten milliseconds
 _KILLED = ("worker_died", "decoder_killed")  # by somebody else, such as the out-of-memory killer: tried once more
 
 
