@@ -1,6 +1,7 @@
 """Metrics of a run, through Ray, which exports them for Prometheus with `ray_` before their names."""
 
 import time
+from collections import Counter as Counts
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -71,12 +72,17 @@ class Metrics(Watcher):
             self._set("marathon_local_bytes", storage.partial_bytes(), kind="partial")
 
     def ended(self, outcomes: Sequence[Outcome]) -> None:
+        """The sums over the tasks of a video: a call of Ray's costs microseconds, and a video has fifty outcomes."""
+        if not outcomes:
+            return
+        stage = outcomes[0].stage
+        ends = Counts((outcome.status, outcome.reason) for outcome in outcomes)
+        for (status, reason), count in ends.items():
+            self._add("marathon_outcomes_total", count, stage=stage, status=status, reason=reason)
+        self._add("marathon_rows_total", sum(outcome.items for outcome in outcomes), stage=stage)
+        self._add("marathon_work_seconds_total", sum(outcome.seconds for outcome in outcomes), stage=stage)
+        self._add("marathon_video_seconds_total", sum(outcome.video_seconds for outcome in outcomes), stage=stage)
         for outcome in outcomes:
-            stage = outcome.stage
-            self._add("marathon_outcomes_total", 1, stage=stage, status=outcome.status, reason=outcome.reason)
-            self._add("marathon_rows_total", outcome.items, stage=stage)
-            self._add("marathon_work_seconds_total", outcome.seconds, stage=stage)
-            self._add("marathon_video_seconds_total", outcome.video_seconds, stage=stage)
             self._histograms["marathon_stage_seconds"].observe(outcome.seconds, self._labels(stage=stage))
             for reason, count in outcome.lost.items():
                 self._add("marathon_lost_total", count, stage=stage, reason=reason)

@@ -34,7 +34,7 @@ _STEP_SECONDS = 0.5
 # node that is lost and a stranger's kill -9 say nothing about it, and a death with nothing else under way does.
 _LIVES = 2
 _WEIGH_SECONDS = 60.0
-_TELL_SECONDS = 1.0  # between looks at the load: with a queue of 30,000 one takes milliseconds
+_TELL_SECONDS = 2.0  # between looks at the load: of a queue of 30,000 one takes ten milliseconds
 _KILLED = ("worker_died", "decoder_killed")  # by somebody else, such as the out-of-memory killer: tried again
 
 

@@ -25,7 +25,7 @@ class Watcher:
         """So many more videos are to be brought to their end; a source counts as one until its videos are known."""
 
     def loaded(self, load: Load) -> None:
-        """Every second or so, and before anything has ended: Ray is there by now."""
+        """Every other second, and before anything has ended: Ray is there by now."""
 
     def ended(self, outcomes: Sequence[Outcome]) -> None:
         """One stage's work on a video ended. The ledger still holds what was on record of it before."""
