@@ -34,6 +34,8 @@ from hostile_media import ffmpeg
 from hosts import Hosts, address_here, hosts, may_have_namespaces
 from object_store import BUCKET, environment
 
+from marathon_pipeline.dataset.ledger import Ledger
+from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.pipeline.stage_list import STAGE_NAMES
 
 JOB = """
@@ -220,10 +222,10 @@ def main() -> int:
     told = ", ".join(f"{kind} {count}" for kind, count in sorted(happened.items()))
     print(f"{options.videos} videos, {happened.total()} events ({told}) in {time.monotonic() - began:.0f} s")
     print(f"the command ended {len(ends)} times: {', '.join(f'{end} {count}' for end, count in Counter(ends).items())}")
-    print(
-        "work that ended badly and was done again: "
-        + (", ".join(f"{k} {n}" for k, n in failures(base).items()) or "none")
-    )
+    failed, twice = again(base)
+    print(f"failed, and done again: {', '.join(f'{reason} {count}' for reason, count in failed.items()) or 'none'}")
+    killed = len(logged(base, "work_killed"))
+    print(f"killed over its work: {killed}; done, but not yet on record when the command died: {twice}")
     for fault in faults:
         print(f"FAULT {fault}")
     if faults:
@@ -365,26 +367,32 @@ def small_disk(folder: Path) -> Iterator[None]:
             subprocess.run(["umount", "--lazy", str(folder)], check=False)
 
 
-def ledger(base: Path) -> list[dict[str, Any]]:
-    folder = base / "store" / BUCKET / "out/ledger"
-    return [json.loads(line) for path in sorted(folder.iterdir()) for line in path.read_text().splitlines()]
+def logged(base: Path, event: str) -> list[dict[str, Any]]:
+    """What the runs logged: all but the last ten seconds of each that was killed."""
+    paths = sorted((base / "store" / BUCKET / "out/logs").glob("*/*.jsonl"))
+    lines = (json.loads(line) for path in paths for line in path.read_text().splitlines())
+    return [line for line in lines if line["event"] == event]
 
 
-def failures(base: Path) -> Counter[str]:
-    return Counter(line["reason"] for line in ledger(base) if line["status"] == "failed")
+def again(base: Path) -> tuple[Counter[str], int]:
+    """What work failed of and was done again, and how often it was done though it had been."""
+    ended = logged(base, "work_ended")
+    failed: Counter[str] = Counter()
+    for line in ended:
+        failed.update(line.get("failed", {}))
+    done = Counter((line["stage"], line["video_id"]) for line in ended if line["ok"] and "failed" not in line)
+    return failed, sum(count - 1 for count in done.values())
 
 
 def wrong(base: Path, wanted: Mapping[str, str]) -> list[str]:
     faults = []
-    for line in ledger(base):
-        if line["status"] == "failed" and not line["transient"]:
-            faults.append(f"{line['video_id']} condemned in {line['stage']}: {line['reason']}: {line['message']}")
+    for outcome in Ledger(Storage(str(base / "store" / BUCKET / "out"))):
+        if outcome.status == "failed":
+            faults.append(f"{outcome.video_id} condemned in {outcome.stage}: {outcome.reason}: {outcome.message}")
     found = published(base / "store" / BUCKET)
     if found != wanted:
         differ = sorted(path for path in found.keys() | wanted.keys() if found.get(path) != wanted.get(path))
         faults.append(f"{len(differ)} files differ, such as {differ[0]}")
-    if twice := done_twice(base / "store" / BUCKET):
-        faults.append(f"{len(twice)} done twice, such as {twice[0]}")
     return faults
 
 
@@ -407,16 +415,6 @@ def published(folder: Path) -> dict[str, str]:
         for path in files
         if path.is_file()
     }
-
-
-def done_twice(folder: Path) -> list[str]:
-    lines = [json.loads(line) for path in (folder / "out/ledger").iterdir() for line in path.read_text().splitlines()]
-    keys = Counter(
-        (line["stage"], line["video_id"], line.get("part", ""), line["fingerprint"])
-        for line in lines
-        if line["status"] == "ok"
-    )
-    return sorted("/".join(key) for key, count in keys.items() if count > 1)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -93,6 +95,37 @@ def test_of_many_that_take_a_lease_at_once_one_gets_it(store: str) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(take, range(8))) == 1
+
+
+WORKER = """
+import sys, time
+from marathon_pipeline.dataset.storage import Storage
+folder = Storage(sys.argv[1]).scratch()
+(folder / "video.mp4").write_bytes(b"half of it")
+print(folder, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_killed_worker_s_scratch_goes_with_the_next_one_on_its_machine_and_a_living_one_s_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+    def worker() -> tuple[subprocess.Popen[str], Path]:
+        process = subprocess.Popen([sys.executable, "-c", WORKER, f"{ROOT}/d"], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        return process, Path(process.stdout.readline().strip())
+
+    (killed, its), *others = worker(), worker()
+    killed.kill()
+    killed.communicate()
+    others.append(worker())
+    assert not its.exists() and all((folder / "video.mp4").exists() for _, folder in others)
+    assert {each.stem for each in its.parent.iterdir()} == {folder.name for _, folder in others}
+    for process, _ in others:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,14 @@
 """Where a dataset lies: a local folder or an object-store URL, through obstore. Every write is atomic."""
 
 import contextlib
+import fcntl
 import io
 import re
 import shutil
 import stat
 import tempfile
+import threading
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -157,8 +160,12 @@ class Storage:
         yield io.BufferedReader(_Remote(reader), _READ_AHEAD)
 
     def scratch(self) -> Path:
-        """A local folder for half-done work, emptied when a run begins."""
-        return self._local(".scratch")
+        """A local folder for half-done work, emptied when a run begins. Of a store's dataset each process has its own,
+        and the first look for one on a machine empties those of the dead: a run begins on another machine, and a worker
+        that is killed leaves copies of whole videos.
+        """
+        folder = self._local(".scratch")
+        return folder if self.root is not None else _of_this_process(folder)
 
     def partial(self) -> Path:
         """A local folder for downloads that broke off, which the next run resumes."""
@@ -202,6 +209,27 @@ class Storage:
             for path in folder.rglob("*#*"):
                 if path.is_file() and path.name.rpartition("#")[2].isdecimal():
                     path.unlink(missing_ok=True)
+
+
+_HELD: dict[Path, tuple[Path, IO[bytes]]] = {}  # scratch folders of this process, locked for as long as it lives
+_HOLDING = threading.Lock()
+
+
+def _of_this_process(folder: Path) -> Path:
+    with _HOLDING, _errors(str(folder), "written"):
+        if folder not in _HELD:
+            for left in folder.glob("*.lock"):
+                with contextlib.suppress(BlockingIOError, FileNotFoundError), left.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+                    left.unlink(missing_ok=True)
+            own = folder / uuid.uuid4().hex
+            lock = own.with_suffix(".lock").open("wb")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _HELD[folder] = own, lock
+        own = _HELD[folder][0]
+        own.mkdir(exist_ok=True)
+        return own
 
 
 class _Remote(io.RawIOBase):
