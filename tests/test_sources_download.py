@@ -148,6 +148,10 @@ def site(tmp_path_factory) -> Path:
     (folder / "hls" / "ftp.m3u8").write_text(head + segment.format("", "ftp://127.0.0.1/v0.ts"))
     key = f'#EXT-X-KEY:METHOD=AES-128,URI="file://{secret}"\n'
     (folder / "hls" / "key.m3u8").write_text(head + segment.format(key, "v0.ts"))
+    (folder / "hls" / "sixteen").write_bytes(bytes(range(16)))
+    (folder / "hls" / "sixteen.txt").write_text(f"sixteen\n{folder}/hls/sixteen\n")
+    cut = ("-hls_playlist_type", "vod", "-hls_key_info_file", "sixteen.txt")
+    ffmpeg(folder / "hls", "-i", "../a/video.mp4", "-c", "copy", *cut, "coded.m3u8")
     return folder
 
 
@@ -357,6 +361,18 @@ def test_separate_picture_and_sound_are_merged_where_sound_is_wanted(server, tmp
         path = fetch(source(f"{server}/hls/film.m3u8"), tmp_path, SETTINGS.model_copy(update={"audio": audio}))
         with av.open(str(path)) as container:
             assert sorted(stream.type for stream in container.streams) == kinds
+
+
+def test_a_stream_whose_key_its_site_gives_is_decrypted(server, site, tmp_path):
+    path = fetch(source(f"{server}/hls/coded.m3u8"), tmp_path, SETTINGS)
+    assert pictures(path) == pictures(site / "a/video.mp4") and asked("/hls/sixteen") == 1
+
+
+def pictures(video: Path) -> list[bytes]:
+    """The hash of each."""
+    command = [ffmpeg_binary(), "-v", "error", "-i", str(video), "-f", "framemd5", "-"]
+    lines = subprocess.check_output(command).splitlines()
+    return [line.rpartition(b",")[2] for line in lines if not line.startswith(b"#")]
 
 
 @pytest.mark.parametrize(
