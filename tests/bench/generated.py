@@ -3,10 +3,12 @@
     PYTHONPATH=tests/bench python tests/bench/generated.py run JOB ...
 
 A download writes a small original, a segment's decode gives a length and signals, every proxy is one short film, and
-the annotator tells of the worlds of `large.py`. What a video is follows from its id alone.
+an annotator tells of the worlds of `large.py` where the job names no served one. What a video is follows from its id
+alone. FILM in the environment: the film.
 """
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from itertools import pairwise
@@ -45,7 +47,6 @@ from marathon_pipeline.stages import download, segment
 from marathon_pipeline.stages.stage import Given, Stage
 from marathon_pipeline.taxonomy import Task
 
-_FILM = Path(__file__).parents[2] / "out/bench/rehearsal/film.mp4"
 _SHOT = 7  # seconds
 _AT_ONCE = 32  # captions
 _GREY = ColourShares(grey=0.6, green=0.4)
@@ -105,7 +106,7 @@ class Segment(segment.Segment):
 
 @cache
 def _film() -> bytes:
-    return _FILM.read_bytes()
+    return Path(os.environ["FILM"]).read_bytes()
 
 
 class Generated:
@@ -175,9 +176,13 @@ class Generated:
         )
 
 
-def stages(settings: Any, annotators: object, taxonomy: Any, tasks: Any, storage: Storage, judge: object) -> Any:
+def stages(
+    settings: Any, annotators: Mapping[str, Any], taxonomy: Any, tasks: Any, storage: Storage, judge: object
+) -> Any:
     names = dict.fromkeys(ANNOTATED, WRITER) | {"caption_clips": CAPTIONER}
-    by_stage = {stage: Generated(name) for stage, name in names.items()}
+    by_stage = {
+        stage: annotators[stage] if annotators[stage].served else Generated(name) for stage, name in names.items()
+    }
     real: tuple[Stage, ...] = build_stages(settings, by_stage, taxonomy, tasks, storage)
     generated = (
         Download(settings.download, settings.parts, settings.segment.decode, storage),

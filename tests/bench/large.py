@@ -94,10 +94,9 @@ def generate(folder: Path, videos: int, processes: int | None = None) -> None:
     dataset = Dataset(str(folder), create=True)
     (folder / "job.yaml").write_text(f"dataset: {folder.resolve()}\n")
     names = [f"yt_{hashlib.sha256(b'%d' % number).hexdigest()[:11]}" for number in range(videos)]
-    collections = np.random.default_rng(0).choice(list(SHARES), videos, p=np.array(list(SHARES.values())) / 100)
     dataset.write_sources(
-        Source(source_id=name, data_source=str(source), url=f"https://v.example/{name}")
-        for name, source in zip(names, collections, strict=True)
+        Source(source_id=name, data_source=collection, url=f"https://v.example/{name}")
+        for name, collection in zip(names, collections(videos), strict=True)
     )
     for kind in (QAPair, Verdict, ClipCaption, Event, Summary, Clip, Signals, Video):
         for hexes in range(256):
@@ -115,6 +114,12 @@ def generate(folder: Path, videos: int, processes: int | None = None) -> None:
                 (folder / f"ledger/{segments:08d}.jsonl").write_text("".join(f"{line}\n" for line in lines))
                 lines = []
     (folder / "planted.json").write_text(json.dumps(planted.expected(), indent=1))
+
+
+def collections(videos: int) -> list[str]:
+    """Which one each video is of."""
+    chance = np.random.default_rng(0)
+    return list(map(str, chance.choice(list(SHARES), videos, p=np.array(list(SHARES.values())) / 100)))
 
 
 @dataclass

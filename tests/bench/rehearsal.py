@@ -4,7 +4,9 @@
     PYTHONPATH=tests:tests/bench python tests/bench/rehearsal.py --videos 2800    # a tenth
     PYTHONPATH=tests:tests/bench python tests/bench/rehearsal.py                  # 28,000 videos: hours, 20 GB of disk
     PYTHONPATH=tests:tests/bench python tests/bench/rehearsal.py --rows out/large # the ledger of `large.py`'s
-    python tests/bench/rehearsal.py --compare 280 2800                            # by how much each stage grows
+    PYTHONPATH=tests:tests/bench python tests/bench/rehearsal.py --videos 280 --served   # with texts by the test server
+    PYTHONPATH=tests:tests/bench python tests/bench/rehearsal.py --compare 280 2800      # by how much each stage grows
+    PYTHONPATH=tests:tests/bench python tests/bench/rehearsal.py --compare 280 280-served   # what asking servers adds
 
 The command is the real one, with videos and texts by `generated.py`, and goes stage by stage, so that each has its own
 wall time, CPU and memory. Then come report and release, the trainer's join of media and QA, a run that finds nothing to
@@ -19,14 +21,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import served
 import yaml
 from figures import OUT, save, table, used
-from large import SHARES, VIDEOS
+from large import VIDEOS, collections
 from object_store import BUCKET, environment, in_front, object_store
 
 from marathon_pipeline.config import job_of
@@ -36,6 +40,7 @@ from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.job import stages_of
 from marathon_pipeline.pipeline.plan import Planner, Selection
+from marathon_pipeline.pipeline.stage_list import ANNOTATED
 from marathon_pipeline.publish import rules_of
 
 ROOT = OUT / "rehearsal"
@@ -63,17 +68,19 @@ def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--videos", type=int, default=VIDEOS)
     options.add_argument("--rows", type=Path, help="a dataset of `large.py`, whose ledger is written anew")
-    options.add_argument("--compare", type=int, nargs=2, metavar=("FEW", "MANY"))
+    options.add_argument("--served", action="store_true", help="up to the verdicts, with texts by the test server")
+    options.add_argument("--compare", nargs=2, metavar=("FEW", "MANY"), help="of what was measured")
     options.add_argument("--minutes", type=float, default=1e9)
     chosen = options.parse_args()
     if chosen.compare:
         return compare(*chosen.compare)
     folder = chosen.rows or ROOT / str(chosen.videos)
+    if chosen.served:
+        return asking(folder.with_name(f"{folder.name}-served").resolve(), chosen.videos)
     rehearsal = Rehearsal(folder.resolve(), time.monotonic() + 60 * chosen.minutes)
     if chosen.rows is None:
-        prepare(folder, chosen.videos)
-        for stage in STAGES:
-            rehearsal.step(stage, [*GENERATED, "run", "job.yaml", "--until", stage])
+        prepare(folder, chosen.videos, JOB, film_seconds=30)
+        rehearsal.stages()
         rehearsal.step("report and release", [*GENERATED, "run", "job.yaml"])
         rehearsal.step("join", [sys.executable, "-c", JOIN, "dataset/releases/bench-1"])
         command, url = GENERATED, "dataset"
@@ -88,19 +95,34 @@ def main() -> None:
     rehearsal.show()
 
 
-def prepare(folder: Path, videos: int) -> None:
-    """The manifest, the job, and the film that stands for every proxy."""
+def asking(folder: Path, videos: int) -> None:
+    """A build whose texts are those of the test server, which answers at once: what the client costs, in its CPU."""
+    with served.running(model="test", slots=64) as server:
+        model = {"model": "test", "endpoints": [server.url], "frames": {"count": 4, "height": 36}}
+        job = JOB | {"models": {"test": model}, "annotators": dict.fromkeys(ANNOTATED, "test")}
+        prepare(folder, videos, job, film_seconds=3600)
+        rehearsal = Rehearsal(folder)
+        rehearsal.stages()
+        asked = Counter(entry["schema"] for entry in server.requests())
+    rehearsal.show()
+    print(f"requests: {', '.join(f'{schema} {count}' for schema, count in asked.items())}")
+
+
+def prepare(folder: Path, videos: int, job: Mapping[str, Any], film_seconds: int) -> None:
+    """The manifest, the job, and the film that stands for every proxy: a picture a second."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "job.yaml").exists():
-        names = list(SHARES)
-        rows = ({"url": f"https://v.example/{number}.mp4", "data_source": names[number % 5], "licence": "CC0-1.0"}
-                for number in range(videos))  # fmt: skip
+        rows = ({"url": f"https://v.example/{number}.mp4", "data_source": collection, "licence": "CC0-1.0"}
+                for number, collection in enumerate(collections(videos)))  # fmt: skip
         (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (folder / "gates.yaml").write_text("dataset: []\n")
-        (folder / "job.yaml").write_text(yaml.safe_dump({"dataset": "dataset", "gates": "gates.yaml"} | JOB))
-    if not (film := ROOT / "film.mp4").exists():
-        picture = ["-f", "lavfi", "-i", "testsrc2=size=64x36:rate=1:duration=30", "-pix_fmt", "yuv420p", "-g", "1"]
-        subprocess.run([ffmpeg_binary(), "-v", "error", *picture, str(film)], check=True)
+        (folder / "job.yaml").write_text(yaml.safe_dump({"dataset": "dataset", "gates": "gates.yaml"} | job))
+    film = folder / "film.mp4"
+    if not film.exists():
+        picture = ["-f", "lavfi", "-i", f"testsrc2=size=64x36:rate=1:duration={film_seconds}"]
+        encode = ["-pix_fmt", "yuv420p", "-g", "1", "-crf", "40"]
+        subprocess.run([ffmpeg_binary(), "-v", "error", *picture, *encode, str(film)], check=True)
+    os.environ["FILM"] = str(film.resolve())
 
 
 def fingerprint(folder: Path) -> None:
@@ -128,12 +150,16 @@ class Rehearsal:
     """Steps that are measured, each once, in a folder. `until`: when to stop, of the monotonic clock."""
 
     folder: Path
-    until: float
+    until: float = float("inf")
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.folder / "measured.json").exists():
             self.rows = json.loads((self.folder / "measured.json").read_text())
+
+    def stages(self) -> None:
+        for stage in STAGES:
+            self.step(stage, [*GENERATED, "run", "job.yaml", "--until", stage])
 
     def step(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         row = self.rows.setdefault(name, {"done": False, "pieces": 0, "wall": 0.0, "driver": 0.0, "others": 0.0})
@@ -203,18 +229,18 @@ def _until(url: str) -> list[str]:
     return [] if url == "dataset" else ["--until", "verify"]
 
 
-def compare(few: int, many: int) -> None:
+def compare(few: str, many: str) -> None:
     """How each step grows beside the number of videos: 1 is linear, less is better."""
-    of = [json.loads((ROOT / str(count) / "measured.json").read_text()) for count in (few, many)]
-    table(f"{many:,} videos beside {few:,}, for each video", [
+    of = {name: json.loads((ROOT / name / "measured.json").read_text()) for name in (few, many)}
+    videos = {name: int(name.partition("-")[0]) for name in of}
+    table(f"{many} beside {few}, for each video", [
         {
-            "step": name,
-            f"ms of CPU, {few}": 1000 * _cpu(of[0][name]) / few,
-            f"ms of CPU, {many}": 1000 * _cpu(of[1][name]) / many,
-            "CPU": _cpu(of[1][name]) / many / (_cpu(of[0][name]) / few),
-            "wall": of[1][name]["wall"] / many / (of[0][name]["wall"] / few),
+            "step": step,
+            **{f"ms of CPU, {name}": 1000 * _cpu(of[name][step]) / videos[name] for name in of},
+            "CPU": _cpu(of[many][step]) / videos[many] / (_cpu(of[few][step]) / videos[few]),
+            "wall": of[many][step]["wall"] / videos[many] / (of[few][step]["wall"] / videos[few]),
         }
-        for name in of[0] if name in of[1]
+        for step in of[few] if step in of[many]
     ])  # fmt: skip
 
 
