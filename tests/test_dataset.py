@@ -103,7 +103,8 @@ def test_rows_of_some_tasks_in_the_place_of_others_give_the_bytes_of_a_file_writ
     tasks = {pair.task for pair in new}
     whole = sorted([*(pair for pair in before if pair.task not in tasks), *new], key=lambda pair: pair.task)
     file = parquet.encode(QAPair, before)
-    assert parquet.with_tasks(QAPair, file, tasks, new, {"a": "b"}) == parquet.encode(QAPair, whole, {"a": "b"})
+    wanted = parquet.encode(QAPair, whole, {"a": "b"})
+    assert parquet.with_tasks(QAPair, file, tasks, new, lambda known: {**known, "a": "b"}) == wanted
 
 
 @given(st.lists(pairs, max_size=3))
@@ -151,15 +152,29 @@ def test_a_table_file_tells_the_outcomes_that_wrote_it(tmp_path: Path) -> None:
     tables = Tables(Storage(str(tmp_path)))
     stamp = {"t1": outcome(part="t1", items=3), "t2": outcome(part="t2", status="filtered", reason="no_return")}
     tables.write(QAPair, "v", [], stamp)
-    assert tables.stamp(QAPair, "v") == stamp
+    assert tables.stamp(QAPair, "v", ("t1", "t2", "t3")) == stamp and tables.stamp(QAPair, "v", ["t2"]).keys() == {"t2"}
     assert list(tables.stamps(QAPair)) == list(stamp.values())
+    new = {"t1": outcome(part="t1", items=4)}
+    tables.write_tasks(QAPair, "v", ["t1"], [], new)
+    assert tables.stamp(QAPair, "v", stamp) == stamp | new
+    tables.write_tasks(QAPair, "v", ["t1"], [], {})  # it failed
+    assert tables.stamp(QAPair, "v", stamp).keys() == {"t2"}
+
+
+def test_a_changed_byte_in_a_table_is_damage_and_no_other_text() -> None:
+    source = Source(source_id="s", url="https://a.example/a-name-like-no-other.mp4")
+    data = parquet.encode(Source, [source])
+    changed = data.replace(b"a-name-like-no-other", b"a-name-like-an-other")
+    assert changed != data
+    with pytest.raises(parquet.Damaged):
+        parquet.decode(Source, changed)
 
 
 def test_a_damaged_table_file_counts_as_not_written(tmp_path: Path) -> None:
     tables = Tables(Storage(str(tmp_path)))
     tables.write(QAPair, "v", [], {"": outcome()})
     (tmp_path / Tables.key(QAPair, "v")).write_bytes(b"PAR1 not really")
-    assert tables.stamp(QAPair, "v") == {}
+    assert tables.stamp(QAPair, "v", [""]) == {}
 
 
 def test_the_later_line_of_the_ledger_counts(tmp_path: Path) -> None:

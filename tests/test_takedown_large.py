@@ -13,6 +13,7 @@ from test_release import hashes
 from test_takedown import naming, verifies
 
 from marathon_pipeline.dataset.dataset import Dataset, media_key
+from marathon_pipeline.dataset.parquet import bytes_of
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.pipeline.ingest import gather
 from marathon_pipeline.records import Outcome, QAPair, Video
@@ -85,10 +86,8 @@ def renamed(data: bytes, old: str, new: str) -> bytes:
         field.name: pa.array([own(field.name, v) for v in table[field.name].to_pylist()], field.type)
         for field in table.schema
     }
-    out = pa.BufferOutputStream()
-    metadata = {k: v.replace(old.encode(), new.encode()) for k, v in (table.schema.metadata or {}).items()}
-    pq.write_table(pa.table(columns, table.schema).replace_schema_metadata(metadata), out, compression="zstd")
-    return out.getvalue().to_pybytes()
+    metadata = {k.decode(): v.decode().replace(old, new) for k, v in (table.schema.metadata or {}).items()}
+    return bytes_of(pa.table(columns, table.schema), metadata)
 
 
 @pytest.mark.slow

@@ -64,7 +64,10 @@ class Journal:
         self._read = False
         self._reading = asyncio.Lock()
 
-    def _load(self) -> None:
+    def load(self) -> None:
+        """Read what there is; else the first `find` does."""
+        if self._read:
+            return
         begin = f"{self._folder}/{self.stage}-"
         self._segments = [key for key in self._storage.keys(self._folder) if key.startswith(begin)]
         if self._storage.exists(self._whole):
@@ -75,6 +78,7 @@ class Journal:
         for key in self._segments:
             lines = self._storage.read(key).splitlines()
             self._unjoined += [line.decode() for line in lines if self._replay(line)]
+        self._read = True
 
     def _replay(self, line: bytes) -> bool:
         """Whether the line says something new; a damaged one is an answer that will be asked for again."""
@@ -96,11 +100,10 @@ class Journal:
         return True
 
     async def find(self, request: str) -> Sequence[Answer]:
-        """The answers to a request, oldest first. The first call reads what there is."""
-        async with self._reading:
-            if not self._read:
-                await asyncio.to_thread(self._load)
-                self._read = True
+        """The answers to a request, oldest first."""
+        if not self._read:
+            async with self._reading:
+                await asyncio.to_thread(self.load)
         return tuple(self._answers.get(request, ()))
 
     async def keep(self, answer: Answer, shared_text: str = "") -> None:
@@ -126,7 +129,7 @@ class Journal:
 
         For a journal of its own, outside any event loop.
         """
-        self._load()
+        self.load()
         new = [lines for answer, shared_text in answers if (lines := self._lines(answer, shared_text))]
         if new:
             self._write(itertools.chain(*new))
@@ -134,7 +137,7 @@ class Journal:
 
     def prompts(self) -> dict[str, str]:
         """What was asked, by request. For a journal of its own, outside any event loop."""
-        self._load()
+        self.load()
         asked = (answers[-1] for answers in self._answers.values())
         return {answer.request: self._shared.get(answer.shared, "") + answer.prompt for answer in asked}
 

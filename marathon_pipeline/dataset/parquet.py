@@ -3,7 +3,7 @@
 import contextlib
 import io
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
@@ -17,6 +17,14 @@ from marathon_pipeline.records import Record
 
 R = TypeVar("R", bound=Record)
 _ROWS_AT_ONCE = 256  # as dicts, which take ten times the memory of a table
+# A file is of one video, a few dozen rows: with zstd, dictionaries and statistics it takes three times as long to be
+# written and to be read, and as much room.
+_PLAIN: Mapping[str, Any] = {
+    "compression": "lz4",
+    "use_dictionary": False,
+    "write_statistics": False,
+    "write_page_checksum": True,
+}
 _PRIMITIVES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
@@ -44,24 +52,30 @@ def _arrow_type(annotation: Any) -> pa.DataType:
 
 def encode(record: type[R], rows: Iterable[R], metadata: Mapping[str, str] | None = None) -> bytes:
     """One Parquet file of rows; the same rows and metadata give the same bytes."""
-    return _bytes_of(_table(record, rows), metadata)
+    return bytes_of(_table(record, rows), metadata)
 
 
 def with_tasks(
-    record: type[R], data: bytes, tasks: Iterable[str], rows: Iterable[R], metadata: Mapping[str, str] | None = None
+    record: type[R],
+    data: bytes,
+    tasks: Iterable[str],
+    rows: Iterable[R],
+    metadata: Callable[[Mapping[str, str]], Mapping[str, str]],
 ) -> bytes:
     """The file again with these rows in the place of those of some tasks, in the order of the tasks.
 
-    The rows that stay are copied as they are: a video has a hundred, and one task's are a few. Raises Damaged.
+    The rows that stay are copied as they are: a video has a hundred, and one task's are a few. `metadata`: the new
+    file's, from that of this one. Raises Damaged.
     """
     with damage():
         kept = _read(data)
+        known = _texts(kept.schema.metadata)
     schema = arrow_schema(record)
     current = kept.schema.equals(schema)  # else it was written before a column came
     kept = kept.cast(schema) if current else _table(record, decode(record, data))
     kept = kept.filter(pc.invert(pc.is_in(kept["task"], pa.array(tasks, pa.string()))))
     table = pa.concat_tables([kept, _table(record, rows)])
-    return _bytes_of(table.take(pc.sort_indices(table, [("task", "ascending")])), metadata)
+    return bytes_of(table.take(pc.sort_indices(table, [("task", "ascending")])), metadata(known))
 
 
 def _table(record: type[R], rows: Iterable[R]) -> pa.Table:
@@ -70,15 +84,20 @@ def _table(record: type[R], rows: Iterable[R]) -> pa.Table:
     return pa.Table.from_batches((pa.RecordBatch.from_pylist(part, schema=schema) for part in parts), schema)
 
 
-def _bytes_of(table: pa.Table, metadata: Mapping[str, str] | None) -> bytes:
+def bytes_of(table: pa.Table, metadata: Mapping[str, str] | None) -> bytes:
+    """The file of rows that are a table already."""
     buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(dict(metadata or {})).combine_chunks(), buffer, compression="zstd")
+    pq.write_table(table.replace_schema_metadata(dict(metadata or {})).combine_chunks(), buffer, **_PLAIN)
     return buffer.getvalue()
 
 
 def _read(data: bytes) -> pa.Table:
     # Without its threads: they may drop the last hold on a Python buffer while the process exits, which aborts it.
-    return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
+    return _opened(data).read(use_threads=False)
+
+
+def _opened(data: bytes) -> pq.ParquetFile:
+    return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False, page_checksum_verification=True)
 
 
 class Damaged(Exception):
@@ -105,7 +124,7 @@ def columns(record: type[Record], data: bytes, names: Sequence[str]) -> dict[str
     What was written before a column came has its default. Raises Damaged, where a value is none of its type too.
     """
     with damage():
-        file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+        file = _opened(data)
         known = set(file.schema_arrow.names)
         there = [name for name in names if name.partition(".")[0] in known]
         table = file.read(there, use_threads=False).combine_chunks()
@@ -150,8 +169,11 @@ def _known(record: type[Record], own: str, part: str) -> _Known:
 def metadata_of(data: bytes) -> dict[str, str]:
     """Raises Damaged."""
     with damage():
-        found = pq.read_schema(pa.BufferReader(data)).metadata or {}
-        return {key.decode(): value.decode() for key, value in found.items()}
+        return _texts(pq.read_schema(pa.BufferReader(data)).metadata)
+
+
+def _texts(metadata: Mapping[bytes, bytes] | None) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in (metadata or {}).items()}
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -34,14 +34,21 @@ class Tables:
     def write_tasks(
         self, record: type[R], owner: str, tasks: Iterable[str], rows: Iterable[R], stamp: Mapping[str, Outcome]
     ) -> None:
-        """The same for the rows of some tasks; those of the others stay. Raises Failed `table_damaged`."""
-        key = self.key(record, owner)
+        """The same for the rows of some tasks; those of the others stay, with their stamps. Raises Failed
+        `table_damaged`.
+        """
+        key, redone = self.key(record, owner), frozenset(tasks)
+
+        def stamped(known: Mapping[str, str]) -> dict[str, str]:
+            kept = {part: fields for part, fields in _fields(known).items() if part not in redone}
+            return _metadata_of(kept | _dumped(stamp))
+
         try:
             data = self.storage.read(key)
         except FileNotFoundError:
             data = parquet.encode(record, ())
         try:
-            self.storage.write(key, parquet.with_tasks(record, data, tasks, rows, _metadata(stamp)))
+            self.storage.write(key, parquet.with_tasks(record, data, redone, rows, stamped))
         except parquet.Damaged as error:
             raise _damaged(key, error, owner) from None
 
@@ -75,10 +82,11 @@ class Tables:
         except parquet.Damaged as error:
             raise _damaged(key, error, owner) from None
 
-    def stamp(self, record: type[Record], owner: str) -> dict[str, Outcome]:
-        """The outcomes that an owner's file was written with, by part; none where there is no readable file."""
+    def stamp(self, record: type[Record], owner: str, parts: Iterable[str]) -> dict[str, Outcome]:
+        """The outcomes of some parts that an owner's file was written with; none where there is no readable file."""
         try:
-            return _stamp_of(self.storage.read(self.key(record, owner)))
+            known = _fields(parquet.metadata_of(self.storage.read(self.key(record, owner))))
+            return {part: Outcome.model_validate(known[part]) for part in parts if part in known}
         except (FileNotFoundError, parquet.Damaged):
             return {}
 
@@ -89,7 +97,8 @@ class Tables:
         """Every outcome that the files of a table were written with."""
         for key in self.storage.keys(f"tables/{record.table}"):
             try:
-                yield from _stamp_of(self.storage.read(key)).values()
+                known = _fields(parquet.metadata_of(self.storage.read(key)))
+                yield from map(Outcome.model_validate, known.values())
             except parquet.Damaged:
                 continue  # a damaged file counts as not written: its stage runs again
 
@@ -99,10 +108,18 @@ def _damaged(key: str, error: Exception, owner: str) -> Failed:
 
 
 def _metadata(stamp: Mapping[str, Outcome]) -> dict[str, str]:
-    outcomes = {part: outcome.model_dump(exclude_defaults=True) for part, outcome in sorted(stamp.items())}
-    return {_STAMP: json.dumps(outcomes)}
+    return _metadata_of(_dumped(stamp))
 
 
-def _stamp_of(data: bytes) -> dict[str, Outcome]:
-    text = parquet.metadata_of(data).get(_STAMP, "{}")
-    return {part: Outcome.model_validate(fields) for part, fields in json.loads(text).items()}
+def _dumped(stamp: Mapping[str, Outcome]) -> dict[str, Any]:
+    return {part: outcome.model_dump(exclude_defaults=True) for part, outcome in stamp.items()}
+
+
+def _metadata_of(stamp: Mapping[str, Any]) -> dict[str, str]:
+    return {_STAMP: json.dumps(dict(sorted(stamp.items())))}
+
+
+def _fields(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What `_metadata_of` was given."""
+    found: dict[str, Any] = json.loads(metadata.get(_STAMP, "{}"))
+    return found

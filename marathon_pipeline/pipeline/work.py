@@ -2,15 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.journal import Answers, Journal
+from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import Failed, Filtered, Unfinished, UserError, defect
 from marathon_pipeline.records import Clip, ClipCaption, Event, Outcome, Record, Source, Status, Video, content_hash
 from marathon_pipeline.stages.stage import Given, Replacement, Stage, is_served, of_part
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,29 +69,49 @@ async def carry_out(stage: Stage, dataset: Dataset, order: Order) -> list[Outcom
 
     Every part ends in an outcome, but for those that have to wait for a later run.
     """
+    journal = Journal(dataset.storage, stage.name, order.owner)
     try:
-        stamp = await asyncio.to_thread(dataset.tables.stamp, stage.writes[-1], order.owner)
+        done, rows = await _beside(dataset.storage, partial(_opened, stage, dataset, order, journal))
     except Failed as failure:
         return [_outcome(stage, order, part, 0.0, failure) for part in order.wanted]
-    done = order.done(stamp)
     todo = [part for part in order.wanted if part not in done]
     if not todo:
         return list(done.values())
-    journal = Journal(dataset.storage, stage.name, order.owner)
     try:
-        rows = await asyncio.to_thread(_read, stage, dataset, order)
+        if isinstance(rows, Exception):
+            raise rows
         if is_served(stage):
             results = await asyncio.gather(*(_run_part(stage, rows, order, part, journal) for part in todo))
         else:  # nothing is waited for: one by one, each is told its own time
             results = [await _run_part(stage, rows, order, part, journal) for part in todo]
         ended = [result for result in results if result is not None]
-        await asyncio.to_thread(_write, stage, dataset, order, stamp, ended)
-        if len(ended) == len(todo):
-            await asyncio.to_thread(journal.join)
+        last = journal if len(ended) == len(todo) else None
+        await _beside(dataset.storage, partial(_close, stage, dataset, order, ended, last))
     except Exception as error:
-        whole = _failure(error)
-        return [*done.values(), *(_outcome(stage, order, part, 0.0, whole) for part in todo)]
+        of_all = _failure(error)
+        return [*done.values(), *(_outcome(stage, order, part, 0.0, of_all) for part in todo)]
     return [*done.values(), *(outcome for outcome, _ in ended)]
+
+
+async def _beside(storage: Storage, work: Callable[[], T]) -> T:
+    """In a thread, where a store takes its time over it. A local disk takes less than threads that wait for each other
+    take from a process that asks a hundred questions a second."""
+    return work() if storage.root is not None else await asyncio.to_thread(work)
+
+
+def _opened(
+    stage: Stage, dataset: Dataset, order: Order, journal: Journal
+) -> tuple[dict[str, Outcome], dict[type[Record], Sequence[Record]] | Exception]:
+    """What is done of it, and what the rest is made from, or why that cannot be read."""
+    done = order.done(dataset.tables.stamp(stage.writes[-1], order.owner, order.wanted))
+    if done.keys() == order.wanted.keys():
+        return done, {}
+    try:
+        if is_served(stage):
+            journal.load()
+        return done, _read(stage, dataset, order)
+    except Exception as error:
+        return done, error
 
 
 def _read(stage: Stage, dataset: Dataset, order: Order) -> dict[type[Record], Sequence[Record]]:
@@ -166,11 +191,23 @@ def _failure(error: Exception) -> Failed | Filtered:
     return Failed("defect", defect(error))
 
 
+def _close(
+    stage: Stage,
+    dataset: Dataset,
+    order: Order,
+    ended: list[tuple[Outcome, Sequence[Record]]],
+    journal: Journal | None,
+) -> None:
+    """journal: where its last word is said."""
+    _write(stage, dataset, order, ended)
+    if journal is not None:
+        journal.join()
+
+
 def _write(
     stage: Stage,
     dataset: Dataset,
     order: Order,
-    stamp: dict[str, Outcome],
     ended: list[tuple[Outcome, Sequence[Record]]],
 ) -> None:
     """Write what ended well; a stage that works by task keeps the rows of the other tasks in the file."""
@@ -178,17 +215,16 @@ def _write(
     by_task = stage.parts != ("",)
     if not by_task and all(outcome.status != "ok" for outcome, _ in ended):
         return
-    kept = {part: outcome for part, outcome in stamp.items() if by_task and part not in redone}
-    kept |= {outcome.part: outcome for outcome, _ in ended if outcome.status != "failed"}
+    stamp = {outcome.part: outcome for outcome, _ in ended if outcome.status != "failed"}
     for record in stage.writes:
         rows = [row for _, rows in ended for row in rows if isinstance(row, record)]
         if not by_task:
-            dataset.tables.write(record, order.owner, rows, kept)
+            dataset.tables.write(record, order.owner, rows, stamp)
             continue
         try:
-            dataset.tables.write_tasks(record, order.owner, redone, rows, kept)
+            dataset.tables.write_tasks(record, order.owner, redone, rows, stamp)
         except Failed as failure:  # where every task in a damaged file is done anew, nothing is lost
             if not order.all_tasks or failure.reason != "table_damaged":
                 raise
             dataset.tables.remove(record, order.owner)
-            dataset.tables.write_tasks(record, order.owner, redone, rows, kept)
+            dataset.tables.write_tasks(record, order.owner, redone, rows, stamp)

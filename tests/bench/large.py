@@ -25,10 +25,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from marathon_pipeline.dataset.dataset import Dataset, media_key
-from marathon_pipeline.dataset.parquet import arrow_schema
+from marathon_pipeline.dataset.parquet import arrow_schema, bytes_of
 from marathon_pipeline.dataset.tables import Tables
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.records import (
@@ -437,13 +436,13 @@ def _stamps(lines: Sequence[str]) -> dict[str, dict[str, Any]]:
 def _write(folder: Path, name: str, record: type[Record], stamp: dict[str, Any], columns: dict[str, Any]) -> None:
     """Rows as the stages would have written them, by columns."""
     rows = len(next(iter(columns.values())))
-    schema = arrow_schema(record).with_metadata({"marathon.outcomes": json.dumps(stamp)})
+    schema = arrow_schema(record)
     columns = {"video_id": [name] * rows} | columns
     if "binding" in schema.names:
         columns["binding"] = _binding(name, record, rows)
     arrays = [_column(record, each, columns.get(each.name), rows) for each in schema]
-    with (folder / Tables.key(record, name)).open("wb") as file:
-        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), file, compression="zstd")
+    table = pa.Table.from_arrays(arrays, schema=schema)
+    (folder / Tables.key(record, name)).write_bytes(bytes_of(table, {"marathon.outcomes": json.dumps(stamp)}))
 
 
 def _column(record: type[Record], column: pa.Field, values: Any, rows: int) -> pa.Array | pa.ChunkedArray:

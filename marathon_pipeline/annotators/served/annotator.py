@@ -53,6 +53,7 @@ from marathon_pipeline.taxonomy import Task, Taxonomy, TopicName
 
 _VERSION = 1  # of what is made of the answers
 _SAME_PICTURES = 0.6  # of the likeness that two captions of the same pictures have
+Problems = Callable[[OpenQuestion | ChoiceQuestion], Sequence[str]]  # of the words of a question
 _SCHEMA_CHARS = 4000  # kept free in the context: the schema, which some servers put into the prompt, and a repair
 
 
@@ -273,14 +274,15 @@ class ServedWriter:
         """Raises Filtered `nothing_to_ask` where the model finds none."""
         if task.reads == ("global",):
             return [self._account(task, video)]
+        problems = self._problems(task)
         async with self._annotator.memory:
             question, shape = self._annotator.qa_question(task, format, video, known)
-            answer, binding = await self._asker.ask(question, shape, lambda found: self._faults(found, task))
+            answer, binding = await self._asker.ask(question, shape, partial(_faults, problems))
         clips = {caption.clip_id: caption for caption in video.captions}
         kept: list[QAPair] = []
         asked = {question.casefold() for question in known}
         for item in answer.questions:
-            if any(wording.problems(item.question, item.options, item.answer, task, self._taxonomy.rules)):
+            if problems(item):
                 self._answers.lose("bad_question")
             elif item.question.casefold() in asked:
                 self._answers.lose("asked_twice")
@@ -291,13 +293,17 @@ class ServedWriter:
             raise Filtered("nothing_to_ask", f"no sound question for {task.task} in this format")
         return kept
 
-    def _faults(self, answer: OpenAnswer | ChoiceAnswer, task: Task) -> list[str]:
-        """What is wrong with the words of its questions, for a repair."""
-        return [
-            f"question {number}: {wording.PROBLEMS[problem]}"
-            for number, item in enumerate[OpenQuestion | ChoiceQuestion](answer.questions, start=1)
-            for problem in wording.problems(item.question, item.options, item.answer, task, self._taxonomy.rules)
-        ]
+    def _problems(self, task: Task) -> Problems:
+        """Looked for once, for a repair and for what is kept."""
+        known: dict[tuple[str, tuple[str, ...], str], list[str]] = {}
+
+        def of(item: OpenQuestion | ChoiceQuestion) -> list[str]:
+            words = item.question, item.options, item.answer
+            if words not in known:
+                known[words] = list(wording.problems(*words, task, self._taxonomy.rules))
+            return known[words]
+
+        return of
 
     @staticmethod
     def _account(task: Task, video: Described) -> QAPair:
@@ -363,6 +369,15 @@ def _likeness(one: ClipCaptionAnswer, other: ClipCaptionAnswer) -> float:
         for caption in (one, other)
     )
     return len(a & b) / max(1, len(a | b))
+
+
+def _faults(problems: Problems, answer: OpenAnswer | ChoiceAnswer) -> list[str]:
+    """What is wrong with the words of its questions, for a repair."""
+    return [
+        f"question {number}: {wording.PROBLEMS[problem]}"
+        for number, item in enumerate[OpenQuestion | ChoiceQuestion](answer.questions, start=1)
+        for problem in problems(item)
+    ]
 
 
 def _split_faults(answer: EventSplitAnswer) -> list[str]:
