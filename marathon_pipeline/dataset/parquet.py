@@ -169,7 +169,7 @@ def _known(record: type[Record], own: str, part: str) -> _Known:
 def metadata_of(data: bytes) -> dict[str, str]:
     """Raises Damaged."""
     with damage():
-        return _texts(pq.read_schema(pa.BufferReader(data)).metadata)
+        return _texts(pq.read_metadata(pa.BufferReader(data)).metadata)
 
 
 def _texts(metadata: Mapping[bytes, bytes] | None) -> dict[str, str]:

@@ -27,7 +27,7 @@ from rows_of_base import base_of_rows
 from marathon_pipeline.shipped import shipped
 
 TASK, TEMPLATE = "temporal_order", "qa/temporality/temporal_order.yaml"
-SLOTS, LATENCY = 64, 0.02
+SLOTS = 64
 JOB = {
     "dataset": "base",
     "templates": "templates",
@@ -40,8 +40,12 @@ JOB = {
 def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--videos", type=int, default=1000)
-    videos = options.parse_args().videos
-    serving = served.running(slots=SLOTS, latency=LATENCY, model="test")
+    options.add_argument(
+        "--latency", type=float, default=0.5, help="of the server, in seconds: below a third of one it waits for us"
+    )
+    chosen = options.parse_args()
+    videos = chosen.videos
+    serving = served.running(slots=SLOTS, latency=chosen.latency, model="test")
     with tempfile.TemporaryDirectory() as temporary, serving as server:
         folder = Path(temporary)
         shutil.copytree(shipped("task_templates"), folder / "templates")
@@ -81,6 +85,7 @@ def main() -> None:
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     found: dict[str, Any] = {
         "videos": videos,
+        "latency": chosen.latency,
         "requests of the whole": of_whole.total(),
         "requests of one task": dict(of_one),
         "tars changed": sorted(changed),
