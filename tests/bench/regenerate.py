@@ -41,7 +41,7 @@ def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--videos", type=int, default=1000)
     options.add_argument(
-        "--latency", type=float, default=0.5, help="of the server, in seconds: below a third of one it waits for us"
+        "--latency", type=float, default=0.5, help="of the server, in seconds; below 0.3 who asks is the limit"
     )
     chosen = options.parse_args()
     videos = chosen.videos
