@@ -1,11 +1,13 @@
 """Fixtures that test files share. A run is a process of its own, as a user's is; all else is called in this one."""
 
 import io
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -165,3 +167,14 @@ def vllm_servers(
 
     with serve_all(vllm_models.values(), tmp_path_factory.mktemp("servers")) as servers:
         yield servers
+
+
+def done_twice(folder: Path) -> list[str]:
+    """Work on record as done more than once, in a job's folder; of a ledger so small that it is all lines."""
+    lines = [json.loads(line) for path in (folder / "out/ledger").iterdir() for line in path.read_text().splitlines()]
+    keys = Counter(
+        (line["stage"], line["video_id"], line.get("part", ""), line["fingerprint"])
+        for line in lines
+        if line["status"] == "ok"
+    )
+    return sorted("/".join(key) for key, count in keys.items() if count > 1)

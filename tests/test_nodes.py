@@ -11,8 +11,8 @@ import psutil
 import pytest
 import served
 import yaml
-from chaos import done_twice, published
-from conftest import Command, Running
+from chaos import published
+from conftest import Command, Running, done_twice
 from ray_nodes import Nodes, cluster
 
 from marathon_pipeline.ffmpeg import ffmpeg_binary

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from chaos import done_twice, is_kind, published
-from conftest import Command, Running
+from chaos import is_kind, published
+from conftest import Command, Running, done_twice
 
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 
