@@ -342,6 +342,7 @@ class Outcome(Record):
 
 
 R = TypeVar("R", bound=Record, covariant=True)
+R2 = TypeVar("R2", bound=Record)
 
 
 class Packed(Sequence[R]):
@@ -368,6 +369,20 @@ class Packed(Sequence[R]):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Packed) and self._rows == other._rows
+
+    def __add__(self, other: "Packed[Record]") -> "Packed[Record]":
+        both = Packed[Record](())
+        both._rows = [*self._rows, *other._rows]
+        return both
+
+    def only(self, kind: type[R2]) -> Iterator[R2]:
+        """Its rows of one kind; no other is read back."""
+        return (record.model_validate_json(data) for record, data in self._rows if issubclass(record, kind))
+
+
+def only(rows: Iterable[Record], kind: type[R2]) -> Iterator[R2]:
+    """The rows of one kind."""
+    return rows.only(kind) if isinstance(rows, Packed) else (row for row in rows if isinstance(row, kind))
 
 
 def merged(spans: Iterable[Span], gap: float = 0.0) -> list[Span]:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ _SENT_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGH
 class Decoded:
     seconds: float  # decoded
     shots: tuple[Span, ...]  # they cover 0 to `seconds`
-    signals: Sequence[Signals]  # one per second begun; row i was measured on the proxy's frame i
+    signals: Packed[Signals]  # one per second begun; row i was measured on the proxy's frame i
 
 
 def decode_once(

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -12,7 +12,18 @@ from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.journal import Answers, Journal
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import Failed, Filtered, Unfinished, UserError, defect
-from marathon_pipeline.records import Clip, ClipCaption, Event, Outcome, Record, Source, Status, Video, content_hash
+from marathon_pipeline.records import (
+    Clip,
+    ClipCaption,
+    Event,
+    Outcome,
+    Record,
+    Source,
+    Status,
+    Video,
+    content_hash,
+    only,
+)
 from marathon_pipeline.stages.stage import Given, Replacement, Stage, is_served, of_part
 
 T = TypeVar("T")
@@ -152,14 +163,25 @@ async def _run_part(
     )
     if failure is not None:
         return outcome, ()
-    return outcome.model_copy(
-        update={
-            "content": content_hash(rows),
-            "items": sum(isinstance(row, stage.writes[-1]) for row in rows),
-            "videos": tuple(row.video_id for row in rows if isinstance(row, Video)),
-            "video_seconds": max((row.end for row in rows if isinstance(row, Clip | ClipCaption | Event)), default=0.0),
-        }
-    ), rows
+    return outcome.model_copy(update=_told(stage, rows)), rows
+
+
+def _told(stage: Stage, rows: Sequence[Record]) -> dict[str, object]:
+    """What an outcome says of the rows; they are gone through once, since packed ones are read back each time."""
+    items, seconds, videos = 0, 0.0, list[str]()
+
+    def passing() -> Iterator[Record]:
+        nonlocal items, seconds
+        for row in rows:
+            items += isinstance(row, stage.writes[-1])
+            if isinstance(row, Video):
+                videos.append(row.video_id)
+            elif isinstance(row, Clip | ClipCaption | Event):
+                seconds = max(seconds, row.end)
+            yield row
+
+    content = content_hash(passing())
+    return {"content": content, "items": items, "videos": tuple(videos), "video_seconds": seconds}
 
 
 def _outcome(stage: Stage, order: Order, part: str, seconds: float, error: Failed | Filtered | None = None) -> Outcome:
@@ -217,14 +239,15 @@ def _write(
         return
     stamp = {outcome.part: outcome for outcome, _ in ended if outcome.status != "failed"}
     for record in stage.writes:
-        rows = [row for _, rows in ended for row in rows if isinstance(row, record)]
+        rows = (row for _, own in ended for row in only(own, record))
         if not by_task:
             dataset.tables.write(record, order.owner, rows, stamp)
             continue
+        written = list(rows)
         try:
-            dataset.tables.write_tasks(record, order.owner, redone, rows, stamp)
+            dataset.tables.write_tasks(record, order.owner, redone, written, stamp)
         except Failed as failure:  # where every task in a damaged file is done anew, nothing is lost
             if not order.all_tasks or failure.reason != "table_damaged":
                 raise
             dataset.tables.remove(record, order.owner)
-            dataset.tables.write_tasks(record, order.owner, redone, rows, stamp)
+            dataset.tables.write_tasks(record, order.owner, redone, written, stamp)

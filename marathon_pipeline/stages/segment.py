@@ -2,8 +2,9 @@
 
 import math
 import tempfile
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ class Segment:
         spans = windows(decoded.seconds, self._settings.clip_seconds, self._settings.stride_seconds)
         hashes = [row.frame_hash for row in decoded.signals]
         clips = (_clip(video.video_id, index, span, decoded.shots, hashes) for index, span in enumerate(spans))
-        return Packed[Record](chain(decoded.signals, clips))
+        return decoded.signals + Packed[Record](clips)
 
     def _too_short(self, seconds: float) -> Filtered:
         return Filtered("duration", f"{seconds:.0f} s, the job asks for {self._settings.min_seconds:g} s at least")
@@ -74,12 +75,14 @@ class Segment:
 
 
 def _clip(video_id: str, index: int, span: Span, shots: Sequence[Span], hashes: Sequence[str]) -> Clip:
-    inside = ((max(shot.start, span.start), min(shot.end, span.end)) for shot in shots)
+    first = bisect_right(shots, span.start, key=attrgetter("end"))
+    behind = bisect_left(shots, span.end, key=attrgetter("start"))
+    inside = (Span(start=max(s.start, span.start), end=min(s.end, span.end)) for s in shots[first:behind])
     return Clip(
         video_id=video_id,
         clip_id=f"c{index:04d}",
         start=span.start,
         end=span.end,
-        shots=tuple(Span(start=start, end=end) for start, end in inside if start < end),
+        shots=tuple(inside),
         frame_hashes=tuple(hashes[math.ceil(span.start) : math.ceil(span.end)]),
     )

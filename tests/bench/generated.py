@@ -35,6 +35,7 @@ from marathon_pipeline.records import (
     ColourShares,
     Event,
     Format,
+    Packed,
     QAPair,
     Signals,
     Source,
@@ -101,7 +102,7 @@ class Segment(segment.Segment):
         ]  # fmt: skip
         edges = [*np.arange(0, video.seconds, _SHOT).tolist(), video.seconds]
         shots = (Span(start=start, end=end) for start, end in pairwise(edges))
-        return Decoded(video.seconds, tuple(shots), signals)
+        return Decoded(video.seconds, tuple(shots), Packed(signals))
 
 
 @cache
