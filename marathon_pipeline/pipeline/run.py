@@ -23,7 +23,7 @@ from marathon_pipeline.pipeline.settings import RunSettings
 from marathon_pipeline.pipeline.spending import Budget, Spending, reached
 from marathon_pipeline.pipeline.watcher import Load, Watcher
 from marathon_pipeline.pipeline.work import Caller, Order, carry_out
-from marathon_pipeline.records import Outcome, Source, digest
+from marathon_pipeline.records import Outcome, Source
 from marathon_pipeline.sources.governor import Paused
 from marathon_pipeline.sources.settings import LimitSettings
 from marathon_pipeline.stages.stage import Stage, is_served, uses_gpu
@@ -226,6 +226,7 @@ class _Loop:
         handles = {stage.name: ray.put(stage) for stage in self.planner.stages}
         dataset = ray.put(self.dataset)
         callers = self.callers()
+        asking: dict[Any, int] = {}  # which of them has what of `in_flight`: the next is for the least busy one
         stopping = False  # callers and watcher know that the run is to end
 
         def submit(work: Work, lives: int) -> None:
@@ -248,8 +249,9 @@ class _Loop:
                 task = remote.options(name=work.stage.name, scheduling_strategy=where)
                 reference = task.remote(handles[work.stage.name], dataset, order)
             elif is_served(work.stage) and lives == _LIVES:  # then in a process that holds no other video
-                caller = callers[int(digest(work.owner)[:8], 16) % len(callers)]
-                reference = caller.carry_out.remote(work.stage.name, order)
+                number = min(range(len(callers)), key=[*asking.values()].count)
+                reference = callers[number].carry_out.remote(work.stage.name, order)
+                asking[reference] = number
             else:
                 task = (on_gpu if uses_gpu(work.stage) else remote).options(name=work.stage.name)
                 reference = task.remote(handles[work.stage.name], dataset, order)
@@ -278,6 +280,7 @@ class _Loop:
                 done = []
             for reference in done:
                 work, lives = self.in_flight.pop(reference)
+                asking.pop(reference, None)
                 try:
                     outcomes = ray.get(reference)
                 except ray.exceptions.RayError as error:
