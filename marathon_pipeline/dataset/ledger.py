@@ -39,6 +39,7 @@ class Known(NamedTuple):
     fingerprint: str
     content: str
     videos: Sequence[str]
+    video_seconds: float
 
 
 class _Line(NamedTuple):

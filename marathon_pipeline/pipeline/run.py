@@ -163,7 +163,7 @@ class _Loop:
 
     def push(self, work: Work, *, aside: bool = False) -> None:
         """Oldest commitments first: the later stage, then the longer video."""
-        known = self.dataset.ledger.get("segment", work.owner)
+        known = self.dataset.ledger.known("segment", work.owner)
         seconds = known.video_seconds if known else 0.0
         entry = -self.rank[work.stage.name], -seconds, work.owner, work
         if self.downloads.takes(work):
@@ -386,8 +386,9 @@ class _Loop:
         """A download is deleted once every video in it is cut, and that is on record."""
         if self.settings.keep_originals or self.sources[source_id].path:
             return
-        download = self.dataset.ledger.get("download", source_id)
-        if download and all(self.dataset.ledger.get("segment", video_id) for video_id in download.videos):
+        known = self.dataset.ledger.known
+        download = known("download", source_id)
+        if download and all(known("segment", video_id) for video_id in download.videos):
             key = original_key(self.dataset.storage, source_id)
             if key is not None:
                 self.flush(always=True)
