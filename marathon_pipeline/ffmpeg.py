@@ -3,11 +3,15 @@
 import functools
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from marathon_pipeline.errors import UserError
+from marathon_pipeline.errors import Failed, UserError
+
+_EXIT_SIGNALLED = 255  # what ffmpeg makes of SIGINT and SIGTERM
+_SENT_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @functools.cache
@@ -23,6 +27,15 @@ def ffmpeg_binary() -> str:
         raise UserError(
             "ffmpeg was not found on PATH and imageio-ffmpeg holds none for this system: install ffmpeg"
         ) from error
+
+
+def failed_from_outside(status: int, said: str, name: str) -> Failed | None:
+    """Why an ffmpeg ended badly, where that says nothing about the video. said: on its stderr."""
+    if "No space left on device" in said:
+        return Failed("disk_full", f"{name}: {said.strip().splitlines()[-1]}", transient=True)
+    if -status in _SENT_FROM_OUTSIDE or status == _EXIT_SIGNALLED:
+        return Failed("decoder_killed", f"{name}: a signal from outside ended the decoder", transient=True)
+    return None
 
 
 @contextmanager

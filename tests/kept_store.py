@@ -1,13 +1,16 @@
 """An S3-speaking server that keeps what it is given in a folder, so that it may be killed: `python -m kept_store FOLDER
 PORT`.
 
-As much of S3 as the storage of the project asks for: objects of one part, ranges, creation, listing, deletion.
+As much of S3 as the storage of the project asks for: objects of one part and of several, ranges,
+creation, listing, deletion.
 """
 
 import asyncio
 import hashlib
+import shutil
 import sys
 import tempfile
+import uuid
 from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import unquote
@@ -37,6 +40,24 @@ class Kept:
                 return self._listed(path, request.query.get("prefix", ""))
             case "GET" | "HEAD":
                 return self._given(path, request)
+            case "POST" if "uploads" in request.query:
+                upload = uuid.uuid4().hex
+                (self._folder / ".uploads" / upload).mkdir(parents=True)
+                return _xml(
+                    f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>"
+                )
+            case "PUT":
+                part = self._parts(request) / f"{int(request.query['partNumber']):05d}"
+                part.write_bytes(await request.read())
+                return web.Response(headers={"ETag": f'"{part.name}"'})
+            case "POST" if "uploadId" in request.query:
+                parts = sorted(self._parts(request).iterdir())
+                self._put(path, b"".join(part.read_bytes() for part in parts), create=False)
+                shutil.rmtree(self._parts(request))
+                return _xml("<CompleteMultipartUploadResult><ETag>joined</ETag></CompleteMultipartUploadResult>")
+            case "DELETE" if "uploadId" in request.query:
+                shutil.rmtree(self._parts(request), ignore_errors=True)
+                return web.Response(status=204)
             case "DELETE":
                 path.unlink(missing_ok=True)
                 return web.Response(status=204)
@@ -47,6 +68,9 @@ class Kept:
                     (path / key).unlink(missing_ok=True)
                 return _xml(f"<DeleteResult>{''.join(map(_deleted, keys))}</DeleteResult>")
         return _problem(501, "NotImplemented")
+
+    def _parts(self, request: web.Request) -> Path:
+        return self._folder / ".uploads" / request.query["uploadId"]
 
     def _put(self, path: Path, data: bytes, *, create: bool) -> bool:
         """Whole or not at all; False where it was to be new and is not."""

@@ -8,6 +8,7 @@ import pytest
 
 from marathon_pipeline.errors import Failed
 from marathon_pipeline.ffmpeg import ffmpeg_binary
+from marathon_pipeline.media import frames
 from marathon_pipeline.media.decode import Decoded, decode_once
 from marathon_pipeline.media.probe import probe
 from marathon_pipeline.media.proxy import proxy_frame, proxy_jpeg
@@ -213,3 +214,23 @@ def test_real_files_without_a_picture_are_typed_failures(
     tmp_path: Path, real_videos: Path, name: str, wanted: str
 ) -> None:
     assert reason(real_videos / name, tmp_path) == wanted
+
+
+@pytest.mark.parametrize(
+    ("ends", "reason"),
+    [
+        ("kill -9 $$", "decoder_killed"),
+        ("echo 'No space left on device' >&2; exit 1", "disk_full"),
+        ("exit 1", "frames"),
+    ],
+)
+def test_a_video_is_not_condemned_since_its_pictures_ffmpeg_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str, reason: str
+) -> None:
+    dying = tmp_path / "ffmpeg"
+    dying.write_text(f"#!/bin/sh\n{ends}\n")
+    dying.chmod(0o755)
+    monkeypatch.setattr(frames, "ffmpeg_binary", lambda: str(dying))
+    with pytest.raises(Failed) as caught:
+        frames.jpegs(tmp_path / "proxy.mp4", [0, 1], 48)
+    assert caught.value.reason == reason and caught.value.transient == (reason != "frames")

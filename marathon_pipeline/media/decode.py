@@ -2,7 +2,6 @@
 
 import math
 import resource
-import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from marathon_pipeline.errors import Failed
-from marathon_pipeline.ffmpeg import ffmpeg_binary
+from marathon_pipeline.ffmpeg import failed_from_outside, ffmpeg_binary
 from marathon_pipeline.media.probe import OPEN_OPTIONS, Probe, packet_ends, probe
 from marathon_pipeline.media.settings import DecodeSettings
 from marathon_pipeline.media.shots import RATE, ShotFinder, shots_of
@@ -29,8 +28,6 @@ _NOREF_FPS = 20.0
 _SHRUNK = 1.5
 _EXIT_TOO_MANY_ERRORS = 69
 _STDERR_TAIL = 8192
-_EXIT_SIGNALLED = 255  # what ffmpeg makes of SIGINT and SIGTERM
-_SENT_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # they say nothing about the video
 
 
 @dataclass(frozen=True)
@@ -221,10 +218,8 @@ def _coarse(frame: Any) -> Any:
 
 def _failure(status: int, said: str, name: str) -> Failed:
     last = said.strip().splitlines()[-1] if said.strip() else f"exit status {status}"
-    if "No space left on device" in said:
-        return Failed("disk_full", f"{name}: {last}", transient=True)
-    if -status in _SENT_FROM_OUTSIDE or status == _EXIT_SIGNALLED:
-        return Failed("decoder_killed", f"{name}: a signal from outside ended the decoder", transient=True)
+    if (failure := failed_from_outside(status, said, name)) is not None:
+        return failure
     if "Cannot allocate memory" in said:
         return Failed("memory", f"{name}: decoding it takes more than max_memory")
     if status < 0:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from marathon_pipeline.errors import Failed
-from marathon_pipeline.ffmpeg import ffmpeg_binary
+from marathon_pipeline.ffmpeg import failed_from_outside, ffmpeg_binary
 
 _QUALITY = 3  # of 2 (best) to 31
 _TIMEOUT = 60.0
@@ -15,7 +15,7 @@ _TIMEOUT = 60.0
 def jpegs(proxy: Path, seconds: Sequence[int], height: int) -> list[bytes]:
     """The pictures that a proxy holds for these whole seconds, in ascending order, scaled down to a height.
 
-    Raises Failed `frames` where one is missing.
+    Raises Failed: `frames` where one is missing, and the transient `decoder_killed` and `disk_full`.
     """
     import ffmpeg
 
@@ -36,6 +36,9 @@ def jpegs(proxy: Path, seconds: Sequence[int], height: int) -> list[bytes]:
             raise Failed("frames", f"{proxy.name}: no pictures within {_TIMEOUT:.0f} s", transient=True) from None
         pictures = [path.read_bytes() for path in sorted(Path(folder).iterdir())]
     if len(pictures) != len(seconds):
-        said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise Failed("frames", f"{proxy.name}: {len(pictures)} of {len(seconds)} pictures {' '.join(said)}".strip())
+        said = done.stderr.decode(errors="replace")
+        if (failure := failed_from_outside(done.returncode, said, proxy.name)) is not None:
+            raise failure
+        last = said.strip().splitlines()[-1:]
+        raise Failed("frames", f"{proxy.name}: {len(pictures)} of {len(seconds)} pictures {' '.join(last)}".strip())
     return pictures
