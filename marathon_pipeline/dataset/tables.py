@@ -29,7 +29,7 @@ class Tables:
 
     def write(self, record: type[R], owner: str, rows: Iterable[R], stamp: Mapping[str, Outcome]) -> None:
         """stamp: the outcome of each part that is in the rows, so that the ledger can be rebuilt from the files."""
-        self.storage.write(self.key(record, owner), parquet.encode(record, rows, _metadata(stamp)))
+        self.storage.write(self.key(record, owner), parquet.encode(record, rows, _metadata_of(_dumped(stamp))))
 
     def write_tasks(
         self, record: type[R], owner: str, tasks: Iterable[str], rows: Iterable[R], stamp: Mapping[str, Outcome]
@@ -105,10 +105,6 @@ class Tables:
 
 def _damaged(key: str, error: Exception, owner: str) -> Failed:
     return Failed("table_damaged", f"{key} is damaged ({error}): run the job again with --force --video {owner}")
-
-
-def _metadata(stamp: Mapping[str, Outcome]) -> dict[str, str]:
-    return _metadata_of(_dumped(stamp))
 
 
 def _dumped(stamp: Mapping[str, Outcome]) -> dict[str, Any]:

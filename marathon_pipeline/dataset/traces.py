@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from marathon_pipeline.dataset.parquet import bytes_of
 from marathon_pipeline.dataset.storage import Storage
 
 PART = r"(?:_[0-9]{8,}-[0-9]{8,})?"  # what an id of a part of a source ends in (see the stage `download`)
@@ -235,9 +236,7 @@ def _scrubbed_parquet(data: bytes, names: Names) -> bytes:
     kept = [not names.in_text(json.dumps(row, ensure_ascii=False, default=str).encode()) for row in table.to_pylist()]
     if not any(kept):
         return b""
-    buffer = io.BytesIO()
-    pq.write_table(table.filter(pa.array(kept)).replace_schema_metadata(None), buffer, compression="zstd")
-    return buffer.getvalue()
+    return bytes_of(table.filter(pa.array(kept)), None)
 
 
 def _pruned(value: Any, names: Names, field: str = "") -> Any:
