@@ -124,8 +124,9 @@ def run_job(
         scope = _scope(config, dataset, stages, sources, selection, rules.standards)
         record.does("stages", sources=len(scope.sources), **scope.selection.asked())
         with RunProgress(console, record.standing) as progress:
-            # The files of a folder are numbered by one process.
-            settings = config.run.model_copy(update={"callers": 1}) if batch.folder else config.run
+            # What a server bears at once is shared out among them; a folder's files are numbered by one process.
+            most = [1] if batch.folder else [model.max_in_flight for model in config.models.values()]
+            settings = config.run.model_copy(update={"callers": min([config.run.callers, *most])})
             result = run(
                 dataset,
                 stages,

@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
+import psutil
 import pytest
 from filelock import FileLock
 from hypothesis import settings
@@ -178,3 +179,12 @@ def done_twice(folder: Path) -> list[str]:
         if line["status"] == "ok"
     )
     return sorted("/".join(key) for key, count in keys.items() if count > 1)
+
+
+def those_that_ask(command: Running) -> list[psutil.Process]:
+    """The processes of a run that ask servers."""
+    found = []
+    for each in psutil.Process(command.pid).children(recursive=True):
+        with suppress(psutil.Error, IndexError):
+            found += [each] if each.cmdline()[0].startswith("ray::Caller") else []
+    return found

@@ -4,15 +4,13 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 import served
 import yaml
 from chaos import published
-from conftest import Command, Running, done_twice
+from conftest import Command, Running, done_twice, those_that_ask
 from ray_nodes import Nodes, cluster
 
 from marathon_pipeline.ffmpeg import ffmpeg_binary
@@ -102,13 +100,6 @@ def test_stages_are_placed_by_their_resources(done: Path, begun: Command, nodes:
 
 
 def test_a_process_that_asks_for_many_videos_may_die_again_and_again_and_fails_none(done: Path, begun: Command) -> None:
-    def callers() -> list[psutil.Process]:
-        found = []
-        for each in psutil.Process(process.pid).children(recursive=True):
-            with suppress(psutil.Error, IndexError):
-                found += [each] if each.cmdline()[0].startswith("ray::Caller") else []
-        return found
-
     with served.running(model="test", latency=0.3, slots=8) as server:
         job = yaml.safe_load((begun.folder / "job.yaml").read_text())
         job["models"] = {"writer": {"model": "test", "endpoints": [server.url], "max_in_flight": 8}}
@@ -116,8 +107,8 @@ def test_a_process_that_asks_for_many_videos_may_die_again_and_again_and_fails_n
         (begun.folder / "job.yaml").write_text(yaml.safe_dump(job))
         process = begun.start("run", "job.yaml")
         for count in (5, 60, 120, 200):
-            until(lambda count=count: server.stats()["requests"] > count and callers(), process)
-            for each in callers():
+            until(lambda count=count: server.stats()["requests"] > count and those_that_ask(process), process)
+            for each in those_that_ask(process):
                 each.kill()
         out, err = process.communicate()
         assert process.returncode == 0, out + err

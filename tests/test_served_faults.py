@@ -16,7 +16,7 @@ import psutil
 import pytest
 import served
 import yaml
-from conftest import Command
+from conftest import Command, those_that_ask
 
 from marathon_pipeline.shipped import shipped
 
@@ -324,6 +324,19 @@ def test_a_run_goes_on_when_one_of_two_servers_dies(
         assert len(asked(one)) + len(asked(other)) <= undisturbed[1] + 8
     for table in TABLES:
         assert rows(tmp_path, table) == rows(undisturbed[0], table)
+
+
+def test_processes_that_ask_share_what_a_server_is_to_be_sent(
+    segmented: Path, undisturbed: tuple[Path, int], tmp_path: Path
+) -> None:
+    with serving(latency=0.2) as server:
+        command = copied(segmented, tmp_path, server, max_in_flight=6)
+        process = command.start("run", "job.yaml", "--set=run.callers=9", "--set=run.served_at_once=1")
+        once(lambda: len(those_that_ask(process)) == 2, process)  # as many as there are videos
+        out, err = process.communicate()
+        assert process.returncode == 0, out + err
+        assert 3 < server.stats()["most_in_flight"] <= 6
+    assert all(rows(tmp_path, table) == rows(undisturbed[0], table) for table in TABLES)
 
 
 @pytest.mark.slow

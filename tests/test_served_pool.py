@@ -93,6 +93,12 @@ def test_no_more_is_under_way_than_the_setting_allows() -> None:
         assert server.stats()["most_in_flight"] == 5
 
 
+def test_one_of_several_processes_sends_its_part_and_sees_its_part_of_the_time() -> None:
+    part = model("http://a/v1", max_in_flight=9).model_copy(update={"gpus": 3}).share_of(2)
+    assert (part.max_in_flight, part.gpus) == (4, 1.5)
+    assert part.share_of(9).max_in_flight == 1
+
+
 def test_width_grows_with_a_server_that_bears_it() -> None:
     with served.running(latency=0.5, slots=256) as server:
         replies = all_of(model(server.url), [question(number) for number in range(400)])

@@ -64,6 +64,10 @@ class Annotator(Protocol):
         """Raises UserError where it cannot do its work."""
         ...
 
+    def share(self, processes: int) -> None:
+        """So many processes are to ask at once: each sends its part of what a server is to be sent."""
+        ...
+
     def stop(self) -> None:
         """Ask nothing more; what is asked may still be answered. Its work then ends in `Unfinished`."""
         ...

@@ -102,6 +102,7 @@ class _Loop:
         self.served: list[Entry] = []  # what only waits for servers
         self.aside: list[Entry] = []  # what has lost its worker again and again: tried by itself
         self.downloads = Downloads(dataset, sources, limits)  # those from the network, which need leave and room
+        self.callers: list[Any] = []
         self.in_flight: dict[Any, tuple[Work, int]] = {}
         self.result = RunResult()
         self.stop = threading.Event()
@@ -176,7 +177,7 @@ class _Loop:
         if self.stop.is_set() or any(lives == 0 for _, lives in self.in_flight.values()):
             return None
         waiting = sum(is_served(work.stage) for work, _ in self.in_flight.values())
-        if self.served and waiting < self.settings.served_at_once * self.settings.callers:
+        if self.served and waiting < self.settings.served_at_once * len(self.callers):
             return _work(heapq.heappop(self.served))
         # One more than there are workers: the next order is there before a worker comes back for it.
         if len(self.in_flight) - waiting > self.settings.workers:
@@ -223,9 +224,9 @@ class _Loop:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         if resources.get("GPU", 0) >= 1:  # else Ray would wait for one for ever
             on_gpu = ray.remote(max_retries=0, num_gpus=1, max_calls=0)(_carry_out)  # 1 loads the model for each video
+        self.callers = self.new_callers()
         handles = {stage.name: ray.put(stage) for stage in self.planner.stages}
         dataset = ray.put(self.dataset)
-        callers = self.callers()
         asking: dict[Any, int] = {}  # which of them has what of `in_flight`: the next is for the least busy one
         stopping = False  # callers and watcher know that the run is to end
 
@@ -249,8 +250,8 @@ class _Loop:
                 task = remote.options(name=work.stage.name, scheduling_strategy=where)
                 reference = task.remote(handles[work.stage.name], dataset, order)
             elif is_served(work.stage) and lives == _LIVES:  # then in a process that holds no other video
-                number = min(range(len(callers)), key=[*asking.values()].count)
-                reference = callers[number].carry_out.remote(work.stage.name, order)
+                number = min(range(len(self.callers)), key=[*asking.values()].count)
+                reference = self.callers[number].carry_out.remote(work.stage.name, order)
                 asking[reference] = number
             else:
                 task = (on_gpu if uses_gpu(work.stage) else remote).options(name=work.stage.name)
@@ -266,7 +267,7 @@ class _Loop:
             if self.stop.is_set() and not stopping:
                 stopping = True
                 self.watcher.stopping(self.why())
-                for caller in callers:
+                for caller in self.callers:
                     caller.stop.remote()
             wakes = self.downloads.wakes()
             if not self.in_flight and (wakes == math.inf or self.stop.is_set() or self.result.full):
@@ -308,22 +309,25 @@ class _Loop:
         self.flush(always=True)
         self.downloads.remember()
         self.result.paused = [*self.downloads.paused()] if any(self.downloads.queues()) else []
-        for caller in callers:
+        for caller in self.callers:
             self.result.written += _closed(caller)
         self.tell(always=True)
         self.result.stopped = self.waiting or self.result.unfinished
 
-    def callers(self) -> list[Any]:
+    def new_callers(self) -> list[Any]:
         """The processes that ask servers: they wait, and take no CPU from those that decode."""
         import ray
 
         served = {stage.name: stage for stage in self.planner.stages if is_served(stage)}
         if not served:
             return []
-        actor = ray.remote(Caller).options(
-            num_cpus=0, max_restarts=-1, max_concurrency=self.settings.served_at_once + 1
-        )
-        return [actor.remote(served, self.dataset) for _ in range(self.settings.callers)]
+        at_once = self.settings.served_at_once
+        count = min(self.settings.callers, math.ceil(sum(map(len, self.queues())) / at_once))
+        for annotator in {id(stage.annotator): stage.annotator for stage in served.values()}.values():
+            assert annotator is not None
+            annotator.share(count)
+        actor = ray.remote(Caller).options(num_cpus=0, max_restarts=-1, max_concurrency=at_once + 1)
+        return [actor.remote(served, self.dataset) for _ in range(count)]
 
     def why(self) -> str:
         """Nothing more is begun."""

@@ -121,6 +121,9 @@ class Generated:
     def check(self) -> None:
         """It needs nothing."""
 
+    def share(self, processes: int) -> None:
+        """It asks nobody."""
+
     def stop(self) -> None:
         """It waits for nobody."""
 

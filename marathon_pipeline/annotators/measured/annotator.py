@@ -40,6 +40,9 @@ class Measured:
     def check(self) -> None:
         """It needs nothing."""
 
+    def share(self, processes: int) -> None:
+        """It asks nobody."""
+
     def stop(self) -> None:
         """It waits for nobody."""
 

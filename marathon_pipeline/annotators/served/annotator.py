@@ -65,11 +65,12 @@ class Served:
     def __init__(self, settings: ModelSettings, taxonomy: Taxonomy, batch: Path | None = None) -> None:
         """batch: a folder to write requests into, instead of sending them."""
         self.settings, self.taxonomy, self._batch = settings, taxonomy, batch
+        self._processes = 1
         self._requests: dict[TopicName, int] = {}
         self._kept: dict[object, tuple[tuple[Record, ...], list[tuple[View, str]]]] = {}
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Served, (self.settings, self.taxonomy, self._batch)
+        return Served, (self.settings, self.taxonomy, self._batch), {"_processes": self._processes}
 
     @property
     def name(self) -> str:
@@ -78,7 +79,7 @@ class Served:
 
     @cached_property
     def sender(self) -> Sender:
-        return BatchWriter(self.settings, self._batch) if self._batch else Pool(self.settings)
+        return BatchWriter(self.settings, self._batch) if self._batch else Pool(self.settings.share_of(self._processes))
 
     @cached_property
     def memory(self) -> asyncio.Semaphore:
@@ -88,6 +89,9 @@ class Served:
     def check(self) -> None:
         if not self._batch:
             check(self.settings)
+
+    def share(self, processes: int) -> None:
+        self._processes = processes
 
     def stop(self) -> None:
         self.sender.stop()
