@@ -322,6 +322,7 @@ class Outcome(Record):
     reason: str = ""
     message: str = ""
     transient: bool = False
+    host: str = ""  # where it failed
     attempts: int = 1
     seconds: float = 0.0
     began: float = 0.0  # in `download` of a URL: when it did, in seconds since 1970

@@ -122,7 +122,7 @@ def test_the_log_tells_of_pauses_deaths_and_the_end(dataset: Dataset) -> None:
         for paused in ([PAUSED], [PAUSED], []):
             record.loaded(Load(paused=paused))
         record.killed("segment", "a", "worker_died")
-        record.ended([outcome("a", "qa", "order"), outcome("a", "qa", "gap", status="failed", reason="refused")])
+        record.ended([outcome("a", "qa", "order"), outcome("a", "qa", "gap", status="failed", reason="refused", host="node7")])
         record.stopping("told to by a signal")
         raise KeyboardInterrupt
     found = events(Path(dataset.url))
@@ -135,7 +135,7 @@ def test_the_log_tells_of_pauses_deaths_and_the_end(dataset: Dataset) -> None:
         "stopping",
         "run_ended",
     ]
-    assert (found[4]["ok"], found[4]["failed"]) == (1, {"refused": 1})
+    assert (found[4]["ok"], found[4]["failed"], found[4]["host"]) == (1, {"refused": 1}, "node7")
     assert (found[6]["how"], found[6]["error"]) == ("broke off", "interrupted")
     for event in found:
         assert event.keys() <= {"time", "event"} | documented_events()[event["event"]], event

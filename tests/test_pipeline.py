@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -158,6 +159,7 @@ def test_a_download_is_deleted_once_cut_and_fetched_again_when_needed(
     assert "download: http_404: " in out
     assert Storage(str(marathon.folder / "out")).keys("originals") == []
     assert [(o["stage"], o["status"]) for o in outcomes(marathon.folder)].count(("segment", "ok")) == 1
+    assert [o["host"] for o in outcomes(marathon.folder) if o["status"] == "failed"] == [socket.gethostname()]
 
     before = len(outcomes(marathon.folder))
     marathon("run", "job.yaml", "--until", "segment")

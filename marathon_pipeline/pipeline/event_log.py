@@ -78,6 +78,7 @@ class EventLog(Watcher):
             video_id=outcomes[0].video_id,
             seconds=round(sum(outcome.seconds for outcome in outcomes), 3),
             ok=ok,
+            **({"host": host} if (host := max(outcome.host for outcome in outcomes)) else {}),
             **{status: dict(reasons) for status, reasons in counts.items() if reasons},
         )
 

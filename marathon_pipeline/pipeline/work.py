@@ -1,6 +1,7 @@
 """What a worker does: one stage's work on one video. Only ids and outcomes come in and go out."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -194,6 +195,7 @@ def _outcome(stage: Stage, order: Order, part: str, seconds: float, error: Faile
         reason="" if error is None else error.rule if isinstance(error, Filtered) else error.reason,
         message="" if error is None else error.message,
         transient=isinstance(error, Failed) and error.transient,
+        host=socket.gethostname() if status == "failed" else "",
         attempts=order.attempts.get(part, 0) + 1,
         retry_after=error.retry_after if isinstance(error, Failed) else 0.0,
         seconds=round(seconds, 3),
