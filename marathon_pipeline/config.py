@@ -159,4 +159,4 @@ def parse_job(text: str, job: str, settings: list[str]) -> JobConfig:
 
 def _shipped_jobs() -> list[str]:
     names = sorted(path.name for path in shipped("jobs").glob("*.yaml") if path.name not in _RULES)
-    return [f"jobs/{name}" for name in names if not name.startswith("train-")]
+    return [f"jobs/{name}" for name in names if not name.startswith(("train-", "evaluate-"))]

@@ -122,7 +122,9 @@ def test_the_log_tells_of_pauses_deaths_and_the_end(dataset: Dataset) -> None:
         for paused in ([PAUSED], [PAUSED], []):
             record.loaded(Load(paused=paused))
         record.killed("segment", "a", "worker_died")
-        record.ended([outcome("a", "qa", "order"), outcome("a", "qa", "gap", status="failed", reason="refused", host="node7")])
+        record.ended(
+            [outcome("a", "qa", "order"), outcome("a", "qa", "gap", status="failed", reason="refused", host="node7")]
+        )
         record.stopping("told to by a signal")
         raise KeyboardInterrupt
     found = events(Path(dataset.url))

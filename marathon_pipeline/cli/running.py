@@ -36,7 +36,12 @@ BaseOption = Annotated[
 IntoOption = Annotated[str, typer.Option("--into", metavar="PILOT", help="With --base: where the pilot lies.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Do again what is done.")]
 RetryOption = Annotated[
-    str | None, typer.Option("--retry-failed", metavar="REASON", help="Also permanent failures: of a reason, or `all`.")
+    str | None,
+    typer.Option(
+        "--retry-failed",
+        metavar="REASON",
+        help="Also permanent failures: of a reason, or `all` but what a site says of a video.",
+    ),
 ]
 BatchOption = Annotated[
     Path | None,
