@@ -112,6 +112,9 @@ class ByHand:
         self.requests.append(request)
         return (self.replies.pop(0) if self.replies else good)(request)
 
+    def share(self, processes: int) -> None:
+        pass
+
     def stop(self) -> None:
         pass
 

@@ -331,8 +331,8 @@ def test_processes_that_ask_share_what_a_server_is_to_be_sent(
 ) -> None:
     with serving(latency=0.2) as server:
         command = copied(segmented, tmp_path, server, max_in_flight=6)
-        process = command.start("run", "job.yaml", "--set=run.callers=9", "--set=run.served_at_once=1")
-        once(lambda: len(those_that_ask(process)) == 2, process)  # as many as there are videos
+        process = command.start("run", "job.yaml", "--set=run.callers=2", "--set=run.served_at_once=2")
+        once(lambda: len(those_that_ask(process)) == 2, process)
         out, err = process.communicate()
         assert process.returncode == 0, out + err
         assert 3 < server.stats()["most_in_flight"] <= 6

@@ -42,9 +42,10 @@ async def ask(pool: Pool, settings: ModelSettings, requests: Sequence[Request]) 
     return await asyncio.gather(*sent, return_exceptions=True)
 
 
-def all_of(settings: ModelSettings, requests: Sequence[Request]) -> list[Any]:
+def all_of(settings: ModelSettings, requests: Sequence[Request], processes: int = 1) -> list[Any]:
     async def run() -> list[Any]:
         pool = Pool(settings)
+        pool.share(processes)
         try:
             return await ask(pool, settings, requests)
         finally:
@@ -93,10 +94,13 @@ def test_no_more_is_under_way_than_the_setting_allows() -> None:
         assert server.stats()["most_in_flight"] == 5
 
 
-def test_one_of_several_processes_sends_its_part_and_sees_its_part_of_the_time() -> None:
-    part = model("http://a/v1", max_in_flight=9).model_copy(update={"gpus": 3}).share_of(2)
-    assert (part.max_in_flight, part.gpus) == (4, 1.5)
-    assert part.share_of(9).max_in_flight == 1
+@pytest.mark.parametrize(("processes", "part"), [(1, 9), (2, 4), (20, 1)])
+def test_one_of_several_processes_sends_its_part_and_counts_its_part_of_the_time(processes: int, part: int) -> None:
+    with served.running(latency=0.1, slots=64) as server:
+        replies = all_of(model(server.url, max_in_flight=9), [question(number) for number in range(40)], processes)
+        assert server.stats()["most_in_flight"] == part
+    took = sum(reply.seconds for reply in replies) / part
+    assert sum(reply.gpu_seconds for reply in replies) == pytest.approx(took / processes, rel=0.3)
 
 
 def test_width_grows_with_a_server_that_bears_it() -> None:

@@ -65,7 +65,7 @@ class Annotator(Protocol):
         ...
 
     def share(self, processes: int) -> None:
-        """So many processes are to ask at once: each sends its part of what a server is to be sent."""
+        """So many processes ask now, this one among them: each sends its part of what a server is to be sent."""
         ...
 
     def stop(self) -> None:

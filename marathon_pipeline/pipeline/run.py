@@ -7,13 +7,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.annotators.served.settings import Price
 from marathon_pipeline.dataset.dataset import Dataset, original_key
 from marathon_pipeline.dataset.lease import Lease
+from marathon_pipeline.pipeline.callers import Callers
 from marathon_pipeline.pipeline.cluster import drained_on_signals, ray_started
 from marathon_pipeline.pipeline.downloads import Downloads
 from marathon_pipeline.pipeline.fetches import Entry
@@ -22,7 +23,7 @@ from marathon_pipeline.pipeline.purge import begin, holds_removed
 from marathon_pipeline.pipeline.settings import RunSettings
 from marathon_pipeline.pipeline.spending import Budget, Spending, reached
 from marathon_pipeline.pipeline.watcher import Load, Watcher
-from marathon_pipeline.pipeline.work import Caller, Order, carry_out
+from marathon_pipeline.pipeline.work import Order, carry_out
 from marathon_pipeline.records import Outcome, Source
 from marathon_pipeline.sources.governor import Paused
 from marathon_pipeline.sources.settings import LimitSettings
@@ -102,7 +103,6 @@ class _Loop:
         self.served: list[Entry] = []  # what only waits for servers
         self.aside: list[Entry] = []  # what has lost its worker again and again: tried by itself
         self.downloads = Downloads(dataset, sources, limits)  # those from the network, which need leave and room
-        self.callers: list[Any] = []
         self.in_flight: dict[Any, tuple[Work, int]] = {}
         self.result = RunResult()
         self.stop = threading.Event()
@@ -177,7 +177,7 @@ class _Loop:
         if self.stop.is_set() or any(lives == 0 for _, lives in self.in_flight.values()):
             return None
         waiting = sum(is_served(work.stage) for work, _ in self.in_flight.values())
-        if self.served and waiting < self.settings.served_at_once * len(self.callers):
+        if self.served and waiting < self.settings.served_at_once:
             return _work(heapq.heappop(self.served))
         # One more than there are workers: the next order is there before a worker comes back for it.
         if len(self.in_flight) - waiting > self.settings.workers:
@@ -224,10 +224,11 @@ class _Loop:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         if resources.get("GPU", 0) >= 1:  # else Ray would wait for one for ever
             on_gpu = ray.remote(max_retries=0, num_gpus=1, max_calls=0)(_carry_out)  # 1 loads the model for each video
-        self.callers = self.new_callers()
+        callers = Callers(
+            {stage.name: stage for stage in self.planner.stages if is_served(stage)}, self.dataset, self.settings
+        )
         handles = {stage.name: ray.put(stage) for stage in self.planner.stages}
         dataset = ray.put(self.dataset)
-        asking: dict[Any, int] = {}  # which of them has what of `in_flight`: the next is for the least busy one
         stopping = False  # callers and watcher know that the run is to end
 
         def submit(work: Work, lives: int) -> None:
@@ -250,9 +251,12 @@ class _Loop:
                 task = remote.options(name=work.stage.name, scheduling_strategy=where)
                 reference = task.remote(handles[work.stage.name], dataset, order)
             elif is_served(work.stage) and lives == _LIVES:  # then in a process that holds no other video
-                number = min(range(len(self.callers)), key=[*asking.values()].count)
-                reference = self.callers[number].carry_out.remote(work.stage.name, order)
-                asking[reference] = number
+                reference = callers.submit(work.stage.name, order)
+            elif is_served(work.stage):
+                task = remote.options(name=work.stage.name, num_cpus=0)
+                order = replace(order, asking=callers.at_work + 1)
+                reference = task.remote(handles[work.stage.name], dataset, order)
+                callers.joined_by(reference)
             else:
                 task = (on_gpu if uses_gpu(work.stage) else remote).options(name=work.stage.name)
                 reference = task.remote(handles[work.stage.name], dataset, order)
@@ -267,8 +271,7 @@ class _Loop:
             if self.stop.is_set() and not stopping:
                 stopping = True
                 self.watcher.stopping(self.why())
-                for caller in self.callers:
-                    caller.stop.remote()
+                callers.stop()
             wakes = self.downloads.wakes()
             if not self.in_flight and (wakes == math.inf or self.stop.is_set() or self.result.full):
                 break
@@ -281,11 +284,12 @@ class _Loop:
                 done = []
             for reference in done:
                 work, lives = self.in_flight.pop(reference)
-                asking.pop(reference, None)
+                died = False
                 try:
                     outcomes = ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    outcomes = _died(work, error)
+                    outcomes, died = _died(work, error), isinstance(error, ray.exceptions.RayActorError)
+                callers.ended(reference, died=died)
                 deaths = [outcome.reason for outcome in outcomes if outcome.reason in _KILLED]
                 killed = bool(deaths) and work.source_id not in self.gone
                 if killed:
@@ -309,25 +313,9 @@ class _Loop:
         self.flush(always=True)
         self.downloads.remember()
         self.result.paused = [*self.downloads.paused()] if any(self.downloads.queues()) else []
-        for caller in self.callers:
-            self.result.written += _closed(caller)
+        self.result.written += callers.close()
         self.tell(always=True)
         self.result.stopped = self.waiting or self.result.unfinished
-
-    def new_callers(self) -> list[Any]:
-        """The processes that ask servers: they wait, and take no CPU from those that decode."""
-        import ray
-
-        served = {stage.name: stage for stage in self.planner.stages if is_served(stage)}
-        if not served:
-            return []
-        at_once = self.settings.served_at_once
-        count = min(self.settings.callers, math.ceil(sum(map(len, self.queues())) / at_once))
-        for annotator in {id(stage.annotator): stage.annotator for stage in served.values()}.values():
-            assert annotator is not None
-            annotator.share(count)
-        actor = ray.remote(Caller).options(num_cpus=0, max_restarts=-1, max_concurrency=at_once + 1)
-        return [actor.remote(served, self.dataset) for _ in range(count)]
 
     def why(self) -> str:
         """Nothing more is begun."""
@@ -451,18 +439,6 @@ def _carry_out(stage: Stage, dataset: Dataset, order: Order) -> list[Outcome]:
         return outcomes
 
     return asyncio.run(alone())
-
-
-def _closed(caller: Any) -> list[Written]:
-    import ray
-
-    try:
-        written: list[Written] = ray.get(caller.close.remote())
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
-    except ray.exceptions.RayError:
-        return []  # it died, and what it had not put into files is asked for again by the next run
-    return written
 
 
 def _died(work: Work, error: Exception) -> list[Outcome]:

@@ -16,7 +16,7 @@ class RunSettings(BaseModel):
 
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)  # more than cores only adds memory
     callers: int = Field(default_factory=lambda: min(4, os.cpu_count() or 1), ge=1)  # that ask servers, at most
-    served_at_once: int = Field(64, ge=1)  # videos that each of them works on: fewer leave servers idle
+    served_at_once: int = Field(64, ge=1)  # videos that they work on together: fewer leave servers idle
     ray_address: str = "local"  # a cluster's address; a bare init may attach to a cluster that is dead
     metrics_port: int | None = Field(None, gt=0, le=65535)  # of a Ray of the run's own; none: it exports no metrics
     max_local_bytes: int | None = Field(None, gt=0)  # of downloads: they outrun decoding and fill the disk

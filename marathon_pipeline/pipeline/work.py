@@ -43,6 +43,7 @@ class Order:
     source: Source | None  # for `download`, which reads no table
     rounds: dict[str, tuple[int, int]] = field(default_factory=dict)  # of asking served models, see `Answers`
     replace: dict[str, Replacement] = field(default_factory=dict)  # parts of which only these rows are done again
+    asking: int = 1  # processes that ask servers now, with the one that gets this
 
     def done(self, stamp: Mapping[str, Outcome]) -> dict[str, Outcome]:
         """What a file holds of it already: what is done again carries the number of its round."""
@@ -81,6 +82,8 @@ async def carry_out(stage: Stage, dataset: Dataset, order: Order) -> list[Outcom
 
     Every part ends in an outcome, but for those that have to wait for a later run.
     """
+    if stage.annotator is not None:
+        stage.annotator.share(order.asking)
     journal = Journal(dataset.storage, stage.name, order.owner)
     try:
         done, rows = await _beside(dataset.storage, partial(_opened, stage, dataset, order, journal))

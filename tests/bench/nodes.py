@@ -73,7 +73,7 @@ def seconds_on(folder: Path, dataset: str, nodes: int) -> float:
             "run.ray_address": made.address,
             "run.workers": CPUS * nodes,
             "run.callers": nodes,
-            "run.served_at_once": ASKING,
+            "run.served_at_once": ASKING * nodes,
         }
         command = [sys.executable, "-m", "marathon_pipeline", "run", "job.yaml", "--until", "qa"]
         began = time.time()

@@ -54,7 +54,7 @@ JOB = {
     "events": {"min_events": 0},
     "release": {"name": "bench", "shards": 16, "media_shards": 16},
     "audit": {"sample_per_task": 0},
-    "run": {"workers": 2, "callers": 2},
+    "run": {"workers": 2},
 }
 JOIN = """
 import sys

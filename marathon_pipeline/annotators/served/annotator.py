@@ -70,7 +70,7 @@ class Served:
         self._kept: dict[object, tuple[tuple[Record, ...], list[tuple[View, str]]]] = {}
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Served, (self.settings, self.taxonomy, self._batch), {"_processes": self._processes}
+        return Served, (self.settings, self.taxonomy, self._batch)
 
     @property
     def name(self) -> str:
@@ -79,7 +79,9 @@ class Served:
 
     @cached_property
     def sender(self) -> Sender:
-        return BatchWriter(self.settings, self._batch) if self._batch else Pool(self.settings.share_of(self._processes))
+        sender = BatchWriter(self.settings, self._batch) if self._batch else Pool(self.settings)
+        sender.share(self._processes)
+        return sender
 
     @cached_property
     def memory(self) -> asyncio.Semaphore:
@@ -92,6 +94,8 @@ class Served:
 
     def share(self, processes: int) -> None:
         self._processes = processes
+        if "sender" in vars(self):
+            self.sender.share(processes)
 
     def stop(self) -> None:
         self.sender.stop()

@@ -59,6 +59,9 @@ class BatchWriter:
         self._stopped = False
         self._failure: Failed | None = None
 
+    def share(self, processes: int) -> None:
+        """It sends nothing."""
+
     def stop(self) -> None:
         self._stopped = True
 

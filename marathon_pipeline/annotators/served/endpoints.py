@@ -135,8 +135,15 @@ class Endpoints:
         self._settings, self._key = settings, key
         self.stopped = False
         self._all: dict[str, Endpoint] = {}
+        self._most = settings.max_in_flight
         self._read = float("-inf")
         self._reading = asyncio.Lock()
+
+    def bound(self, most: int) -> None:
+        """No more requests at each of them."""
+        self._most = most
+        for endpoint in self._all.values():
+            endpoint.width.bound(most)
 
     async def current(self) -> list[Endpoint]:
         """Read again what the setting names, now and then; those that are gone finish what they have."""
@@ -150,6 +157,7 @@ class Endpoints:
                     urls = list(self._all)  # a file that is being replaced, a name server that is away
                 self._all = {url: self._all.get(url) or Endpoint(url, self._settings, self._key) for url in urls}
                 self._read = time.monotonic()
+                self.bound(self._most)
         return list(self._all.values())
 
     async def choose(self, key: str, home: Endpoint | None = None) -> Endpoint:

@@ -66,6 +66,10 @@ class Sender(Protocol):
         """`asked`: what `journal` will say of the request. Raises Failed, or Unfinished where no answer comes now."""
         ...
 
+    def share(self, processes: int) -> None:
+        """So many processes ask the same servers, this one among them."""
+        ...
+
     def stop(self) -> None:
         """Begin nothing more; what is under way may end."""
         ...
@@ -124,6 +128,11 @@ class Pool:
         self._key = key_of(settings)
         self._endpoints = Endpoints(settings, self._key)
         self._prefixes: OrderedDict[str, _Prefix] = OrderedDict()
+        self._processes = 1
+
+    def share(self, processes: int) -> None:
+        self._processes = processes
+        self._endpoints.bound(max(1, self._settings.max_in_flight // processes))
 
     def stop(self) -> None:
         self._endpoints.stopped = True
@@ -182,7 +191,7 @@ class Pool:
                     "/chat/completions", cast_to=dict[str, Any], body=body_of(request, self._settings)
                 )
             took = time.monotonic() - began
-            gpu_seconds = (endpoint.shared_seconds() - shared) * self._settings.gpus
+            gpu_seconds = (endpoint.shared_seconds() - shared) * self._settings.gpus / self._processes
             reply = reply_of(completion, took, gpu_seconds)
         except openai.APIStatusError as error:
             return self._refused(endpoint, error)

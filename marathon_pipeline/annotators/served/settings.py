@@ -1,6 +1,6 @@
 """What a job says of a served model."""
 
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -56,11 +56,6 @@ class ModelSettings(_Strict):
             if not url.startswith(("http://", "https://")):
                 raise ValueError(f"`{url}` is no URL, such as http://127.0.0.1:8000/v1")
         return endpoints
-
-    def share_of(self, processes: int) -> Self:
-        """For one of so many processes that ask: none sees what of a server's time the others take."""
-        most = max(1, self.max_in_flight // processes)
-        return self.model_copy(update={"max_in_flight": most, "gpus": self.gpus / processes})
 
     @property
     def name(self) -> str:

@@ -24,6 +24,11 @@ class Width:
         self._fastest = float("inf")
         self._since_shrunk = 0
 
+    def bound(self, most: int) -> None:
+        """It is not to be wider from now on."""
+        self._most = float(most)
+        self.value = min(self.value, self._most)
+
     def answered(self, seconds: float) -> None:
         self._latencies.append(seconds)
         self._since_shrunk += 1
