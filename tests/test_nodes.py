@@ -105,7 +105,7 @@ def test_a_process_that_asks_for_many_videos_may_die_again_and_again_and_fails_n
         job["models"] = {"writer": {"model": "test", "endpoints": [server.url], "max_in_flight": 8}}
         job["annotators"] = {"qa": "writer"}
         (begun.folder / "job.yaml").write_text(yaml.safe_dump(job))
-        process = begun.start("run", "job.yaml")
+        process = begun.start("run", "job.yaml", "--set=run.served_at_once=2")  # so that there is always a next one
         for count in (5, 60, 120, 200):
             until(lambda count=count: server.stats()["requests"] > count and those_that_ask(process), process)
             for each in those_that_ask(process):
