@@ -76,3 +76,16 @@ def test_the_copy_of_a_proxy_goes_when_captioning_fails(store: Store) -> None:
         captioned(store, ByHand(lambda request: no(Failed("server_busy", "busy", transient=True))))
     assert store.fetched == 1
     assert not list(store.scratch().iterdir())
+
+
+@pytest.mark.parametrize("reason", ["refused", "bad_answer"])
+def test_clips_that_the_model_does_not_caption_may_be_lost(store: Store, reason: str) -> None:
+    first_is_none = ByHand(lambda request: no(Failed(reason, "no")))
+    assert len(captioned(store, first_is_none, max_lost=0.3)) == CLIPS - 1
+
+
+@pytest.mark.parametrize("reason", ["rejected", "unauthorized", "context", "frames"])
+def test_no_clip_is_given_up_because_a_server_says_no(store: Store, reason: str) -> None:
+    with pytest.raises(Failed) as failed:
+        captioned(store, ByHand(lambda request: no(Failed(reason, "no"))), max_lost=0.9)
+    assert failed.value.reason == reason

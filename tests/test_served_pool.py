@@ -331,6 +331,74 @@ def completion(text: str) -> bytes:
     return http(json.dumps(COMPLETION | {"choices": [choice]}).encode())
 
 
+def saying(status: str, code: str = "") -> bytes:
+    return http(json.dumps({"error": {"message": "no", "code": code}}).encode(), status=status)
+
+
+def one_by_one(strange: dict[int, bytes], count: int, **more: Any) -> list[Any]:
+    """What comes of so many requests, to a server that answers all well but the ones with these numbers, from 1."""
+
+    async def run() -> list[Any]:
+        async def answer(number: int) -> bytes:
+            return strange.get(number, completion("well"))
+
+        async with raw(answer) as url:
+            settings = model(url, **more)
+            pool = Pool(settings)
+            ended = [(await ask(pool, settings, [question(number)]))[0] for number in range(count)]
+            await pool.close()
+            return ended
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("status", ["501 Not Implemented", "507 Full", "520 Web server error", "526 No certificate"])
+def test_what_stands_before_a_server_may_fail_with_any_5xx(status: str) -> None:
+    first, second = one_by_one({2: saying(status)}, 2)
+    assert isinstance(first, Reply) and isinstance(second, Reply)
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden", "404 Not Found"])
+def test_a_server_that_answered_before_and_knows_nobody_for_a_while_is_waited_for(status: str) -> None:
+    ended = one_by_one({2: saying(status), 3: saying(status)}, 3, retries=0)
+    assert all(isinstance(each, Reply) for each in ended), ended
+
+
+def test_a_key_that_ran_out_is_a_failure_that_may_pass_and_no_video_s_fault() -> None:
+    no = dict.fromkeys(range(2, 99), saying("401 Unauthorized"))
+    _, *failures = one_by_one(no, 3, patience_seconds=1.5)
+    for failed in failures:
+        assert isinstance(failed, Failed) and failed.reason == "server_unreachable" and failed.transient
+        assert "HTTP 401" in failed.message
+
+
+def test_one_that_is_turned_away_while_others_are_answered_holds_up_nobody_for_long() -> None:
+    async def run() -> list[Any]:
+        async def answer(number: int) -> bytes:
+            if number == 2:
+                await asyncio.sleep(0.3)
+                return saying("403 Forbidden")
+            return completion("well")
+
+        async with raw(answer) as url:
+            settings = model(url, retries=0)
+            pool = Pool(settings)
+            await ask(pool, settings, [question(0)])
+            strange = asyncio.ensure_future(ask(pool, settings, [question(1)]))
+            await asyncio.sleep(0.1)
+            others = await ask(pool, settings, [question(2)])
+            return [*await strange, *others, *(each.up for each in await pool._endpoints.current())]
+
+    failed, other, up = asyncio.run(run())
+    assert isinstance(failed, Failed) and failed.transient and "HTTP 403" in failed.message
+    assert isinstance(other, Reply) and up
+
+
+def test_a_prompt_that_a_provider_filters_is_refused_like_one_that_the_model_refuses() -> None:
+    (failed,) = one_by_one({1: saying("400 Bad Request", "content_filter")}, 1)
+    assert isinstance(failed, Failed) and failed.reason == "refused" and not failed.transient
+
+
 @pytest.mark.parametrize(
     "said",
     [

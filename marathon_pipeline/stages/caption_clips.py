@@ -19,12 +19,14 @@ from marathon_pipeline.stages.stage import Given, together
 from marathon_pipeline.taxonomy import CaptionTemplate
 
 _second = attrgetter("second")
+_OF_THE_MODEL = ("refused", "bad_answer")  # what else is wrong, such as a request that is rejected, concerns all clips
 
 
 class CaptionSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_lost: float = Field(0.1, ge=0, le=1)  # of a video's clips, without a caption: 0 loses it all by one refusal
+    # Of a video's clips, without a caption since the model refuses or answers badly: 0 loses it all by one refusal.
+    max_lost: float = Field(0.1, ge=0, le=1)
 
 
 class CaptionClips:
@@ -60,8 +62,9 @@ class CaptionClips:
                 [writer.caption_clip(clip, seen_in(clip), pictures) for clip in clips], Failed
             )
         passing = [failure for failure in failures if failure.transient]
-        if passing or not captions or len(failures) > self._settings.max_lost * len(clips):
-            raise (passing or failures)[0]
+        others = [failure for failure in failures if failure.reason not in _OF_THE_MODEL]
+        if passing or others or not captions or len(failures) > self._settings.max_lost * len(clips):
+            raise (passing or others or failures)[0]
         for failure in failures:
             given.answers.lose(failure.reason)
         return captions

@@ -38,6 +38,8 @@ class Endpoint:
         self._number = itertools.count()
         self._clients: list[AsyncOpenAI] = []
         self.down_since = self.down_until = 0.0
+        self.down_because = ""  # where more is known than that it took no connection
+        self.answered = 0  # requests
         self._failures = 0
         self._shared_seconds, self._told = 0.0, time.monotonic()
 
@@ -113,7 +115,7 @@ class Endpoint:
     def answers(self) -> None:
         self._failures = 0
 
-    def is_down(self) -> None:
+    def is_down(self, because: str = "") -> None:
         """Whoever finds it so while it counts as up; those that were on their way with that one say nothing new."""
         if not self.up:
             return
@@ -121,6 +123,7 @@ class Endpoint:
         self.down_since = self.down_since if self._failures else now
         self.down_until = now + min(most, first * 2 ** min(self._failures, 10))
         self._failures += 1
+        self.down_because = because
 
     async def close(self) -> None:
         for client in self._clients:
@@ -168,7 +171,7 @@ class Endpoints:
                 bearable = _CROWDED * max(1.0, min(endpoint.load for endpoint in up))
                 return next(endpoint for endpoint in ranked if endpoint.load <= bearable)
             if endpoints and now - max(e.down_since for e in endpoints) > self._settings.patience_seconds:
-                names = ", ".join(endpoint.url for endpoint in endpoints)
+                names = ", ".join(f"{each.url} ({each.down_because or 'no connection'})" for each in endpoints)
                 raise Failed("server_unreachable", f"{self._settings.model}: no answer from {names}", transient=True)
             await asyncio.sleep(min(1.0, max(0.05, min(e.down_until for e in endpoints) - now) if endpoints else 1.0))
         raise Unfinished

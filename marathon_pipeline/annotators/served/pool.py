@@ -24,7 +24,9 @@ _NOT_TAKEN = ("ConnectError", "ConnectTimeout")  # of whichever HTTP library `op
 _NO_COUNT = 2**40  # tokens
 # What JSON brings that is something else.
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
-_PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+_PASSING = (408, 409, 425, 429)  # and all from 500 on
+_TURNED_AWAY = (401, 403, 404)  # by who has answered before: a key ran out, or a balancer's servers are replaced
+_FILTERED = ("content_filter", "content_policy_violation")  # what OpenAI and Azure call a prompt that they refuse
 
 
 class Request(NamedTuple):
@@ -174,7 +176,7 @@ class Pool:
         """
         import openai
 
-        began, shared = time.monotonic(), endpoint.shared_seconds()
+        began, shared, answered = time.monotonic(), endpoint.shared_seconds(), endpoint.answered
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 # not `chat.completions.create`, which spends a quarter of the CPU on classes that nothing here needs
@@ -185,7 +187,7 @@ class Pool:
             gpu_seconds = (endpoint.shared_seconds() - shared) * self._settings.gpus
             reply = reply_of(completion, took, gpu_seconds)
         except openai.APIStatusError as error:
-            return self._refused(endpoint, error)
+            return self._refused(endpoint, error, answered)
         except (TimeoutError, openai.APIConnectionError) as error:
             if type(error.__cause__).__name__ in _NOT_TAKEN:
                 endpoint.is_down()
@@ -197,12 +199,22 @@ class Pool:
         except (openai.OpenAIError, *UNREADABLE) as error:  # an answer that is none
             return self._passing("server_error", endpoint, f"unreadable: {error}"), 0.0
         endpoint.answers()
+        endpoint.answered += 1
         endpoint.width.answered(took)
         return reply
 
-    def _refused(self, endpoint: Endpoint, error: Any) -> "tuple[Failed, float]":
+    def _refused(self, endpoint: Endpoint, error: Any, answered: int) -> "tuple[Failed, float] | None":
+        """As `_once`. answered: what the endpoint had answered when the request was sent."""
         said = _said(error)
-        if error.status_code not in _PASSING:
+        if error.status_code in _TURNED_AWAY and endpoint.answered:
+            if endpoint.answered == answered:
+                endpoint.is_down(f"HTTP {error.status_code}")
+                return None
+            # others were answered meanwhile, so that it may be about this one
+            return self._passing("server_error", endpoint, f"HTTP {error.status_code}"), 0.0
+        if error.code in _FILTERED:
+            raise Failed("refused", f"{self._settings.model} at {endpoint.url}: {said[:200]}")
+        if error.status_code not in _PASSING and error.status_code < 500:
             raise rejected(self._settings, endpoint.url, error.status_code, said)
         endpoint.answers()
         if error.status_code == 429:
