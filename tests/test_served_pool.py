@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from served import answers
 from marathon_pipeline.annotators.served import endpoints
 from marathon_pipeline.annotators.served.pool import Pool, Reply, Request, body_of
 from marathon_pipeline.annotators.served.settings import ModelSettings
-from marathon_pipeline.errors import Failed, Unfinished, UserError
+from marathon_pipeline.errors import Failed, Unfinished
 
 SCHEMA = {
     "type": "object",
@@ -158,9 +159,16 @@ def test_the_right_key_comes_from_the_environment_alone(monkeypatch: pytest.Monk
         settings = model(server.url, api_key_env="SOME_KEY")
         monkeypatch.setenv("SOME_KEY", "right")
         assert isinstance(all_of(settings, [question(1)])[0], Reply)
-        monkeypatch.delenv("SOME_KEY")
-        with pytest.raises(UserError, match="SOME_KEY"):
-            all_of(settings, [question(1)])
+
+
+def test_a_machine_that_lacks_the_key_fails_a_video_for_now_and_says_where_it_has_to_be_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    with pytest.raises(Failed, match="SOME_KEY") as failed:
+        all_of(model(CLOSED, api_key_env="SOME_KEY"), [question(1)])
+    assert failed.value.reason == "server_unreachable" and failed.value.transient
+    assert socket.gethostname() in failed.value.message
 
 
 def test_a_server_that_is_killed_and_comes_back_answers_everything() -> None:
@@ -287,13 +295,39 @@ def test_a_file_of_endpoints_is_read_again(tmp_path: Path, monkeypatch: pytest.M
         assert [server.stats()["requests"] for server in (one, other)] == [1, 2]
 
 
-@pytest.mark.parametrize(("text", "words"), [(None, "cannot be read"), ("10.0.0.7:8000\n", "no URL")])
-def test_a_file_of_endpoints_that_is_none_is_said(text: str | None, words: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [(None, "cannot be read"), ("10.0.0.7:8000\n", "no URL"), ("# all gone\n", "names no endpoint")],
+)
+def test_a_machine_that_finds_no_endpoint_is_patient_and_fails_a_video_for_now(
+    text: str | None, words: str, tmp_path: Path
+) -> None:
     listed = tmp_path / "endpoints.txt"
     if text is not None:
         listed.write_text(text)
-    (failed,) = all_of(ModelSettings(model="test", endpoints=str(listed)), [question(1)])
-    assert isinstance(failed, UserError) and words in str(failed)
+    began = time.monotonic()
+    (failed,) = all_of(ModelSettings(model="test", endpoints=str(listed), patience_seconds=1.5), [question(1)])
+    assert time.monotonic() - began > 1.5
+    assert isinstance(failed, Failed) and failed.reason == "server_unreachable" and failed.transient
+    assert words in failed.message and socket.gethostname() in failed.message
+
+
+def test_endpoints_that_a_machine_finds_late_are_still_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "_READ_AGAIN_SECONDS", 0.1)
+    listed = tmp_path / "endpoints.txt"
+
+    async def run() -> list[Any]:
+        async def answer(number: int) -> bytes:
+            return completion("well")
+
+        async with raw(answer) as url:
+            settings = ModelSettings(model="test", endpoints=str(listed))
+            asking = asyncio.ensure_future(ask(Pool(settings), settings, [question(1)]))
+            await asyncio.sleep(0.3)
+            listed.write_text(f"{url}\n")
+            return await asking
+
+    assert isinstance(asyncio.run(run())[0], Reply)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import os
 import random
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -123,7 +124,7 @@ class Pool:
 
     def __init__(self, settings: ModelSettings) -> None:
         self._settings = settings
-        self._key = key_of(settings)
+        self._key = _key_here(settings)
         self._endpoints = Endpoints(settings, self._key)
         self._prefixes: OrderedDict[str, _Prefix] = OrderedDict()
 
@@ -274,6 +275,15 @@ def key_of(settings: ModelSettings) -> str:
     if not key:
         raise UserError(f"{settings.model}: the environment variable {settings.api_key_env} (api_key_env) is not set")
     return key
+
+
+def _key_here(settings: ModelSettings) -> str:
+    """In a worker, where it says nothing about the video. Raises Failed."""
+    try:
+        return key_of(settings)
+    except UserError as error:
+        what = f"{error} on host {socket.gethostname()}; set it for the workers there, and run again"
+        raise Failed("server_unreachable", what, transient=True) from None
 
 
 def _said(error: Any) -> str:
