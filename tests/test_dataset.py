@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from marathon_pipeline.dataset import lease, parquet
 from marathon_pipeline.dataset.dataset import Dataset, media_key, original_key
 from marathon_pipeline.dataset.ledger import Ledger
-from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.dataset.storage import PARTS_DAYS, Storage
 from marathon_pipeline.dataset.tables import Tables
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.records import (
@@ -441,3 +441,25 @@ def test_an_original_is_found_whatever_its_extension(tmp_path: Path) -> None:
     storage.write(media_key("originals", "yt_ab", ".mp4"), b"x")
     assert original_key(storage, "yt_a") == key
     assert original_key(storage, "yt_b") is None
+
+
+def test_parts_of_downloads_do_not_stay_for_ever_on_the_machines_of_a_store_s_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    long_ago = time.time() - (PARTS_DAYS + 1) * 86_400
+
+    def left(url: str) -> set[str]:
+        folder = Storage(url).partial()
+        for name in ("old.parts", "gone_on_with.parts", "new.parts"):
+            (folder / name).mkdir()
+            (folder / name / "video.mp4.part").touch()
+        for old in ("old.parts/video.mp4.part", "old.parts", "gone_on_with.parts"):
+            os.utime(folder / old, (long_ago, long_ago))
+        Storage(url).drop_old_parts()
+        return {path.name for path in folder.iterdir()}
+
+    assert left("memory:///d") == {"gone_on_with.parts", "new.parts"}
+    assert len(left(str(tmp_path / "d"))) == 3, (
+        "the next run goes on with them, whenever that is, and a purge finds them"
+    )
