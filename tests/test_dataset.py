@@ -2,9 +2,11 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -15,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marathon_pipeline.dataset import parquet
+from marathon_pipeline.dataset import lease, parquet
 from marathon_pipeline.dataset.dataset import Dataset, media_key, original_key
 from marathon_pipeline.dataset.ledger import Ledger
-from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.dataset.storage import PARTS_DAYS, Storage
 from marathon_pipeline.dataset.tables import Tables
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.records import (
@@ -347,15 +349,62 @@ def test_a_lease_refuses_a_second_run_and_names_the_first(tmp_path: Path) -> Non
         pass
 
 
-def test_a_lease_of_another_machine_ends_when_its_heartbeat_stops(tmp_path: Path) -> None:
-    dataset = Dataset(str(tmp_path), create=True)
-    holder = {"host": "elsewhere", "pid": os.getpid(), "process_started": 0, "since": "then", "alive": time.time()}
+NOBODY = 2**22 + 1  # no process has this number
+
+
+def held(dataset: Dataset, **more: object) -> None:
+    """By somebody elsewhere, whose heartbeat was just now."""
+    holder = {"host": "elsewhere", "pid": NOBODY, "process_started": 0, "since": "then", "alive": time.time()} | more
     dataset.storage.write("lease/00000004.json", json.dumps(holder).encode())
+
+
+@pytest.fixture
+def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "_EXPIRES_SECONDS", 0.6)
+    monkeypatch.setattr(lease, "_LOOK_SECONDS", 0.02)
+
+
+def test_a_lease_of_another_machine_ends_when_its_heartbeat_stops(tmp_path: Path, short_lease: None) -> None:
+    dataset = Dataset(str(tmp_path), create=True)
+    held(dataset)
     with pytest.raises(UserError, match="elsewhere"), dataset.lease():
         pass
-    dataset.storage.write("lease/00000004.json", json.dumps(holder | {"alive": time.time() - 120}).encode())
+    held(dataset, alive=time.time() - 120)
     with dataset.lease():
         assert dataset.storage.keys("lease") == ["lease/00000005.json"]
+
+
+def test_a_living_holder_in_a_container_that_has_this_host_s_name_is_not_dead(tmp_path: Path) -> None:
+    dataset = Dataset(str(tmp_path), create=True)
+    held(dataset, host=socket.gethostname(), processes="another-boot 4026531836")
+    with pytest.raises(UserError, match=f"process {NOBODY}"), dataset.lease():
+        pass
+    held(dataset, host=socket.gethostname())  # as before: its name is all that is known
+    with dataset.lease():
+        pass
+
+
+@pytest.mark.parametrize("wrong_by", [-3600.0, 3600.0])
+def test_a_living_holder_whose_clock_is_wrong_is_not_dead(tmp_path: Path, short_lease: None, wrong_by: float) -> None:
+    dataset = Dataset(str(tmp_path), create=True)
+    held(dataset, alive=time.time() + wrong_by)
+    beat = threading.Timer(0.2, lambda: held(dataset, alive=time.time() + wrong_by))
+    beat.start()
+    with pytest.raises(UserError, match="elsewhere"), dataset.lease():
+        pass
+    beat.join()
+    with dataset.lease():  # its heart stands still, whatever its clock says
+        assert dataset.storage.keys("lease") == ["lease/00000005.json"]
+
+
+def test_who_was_overtaken_while_it_watched_a_dead_holder_is_refused(tmp_path: Path, short_lease: None) -> None:
+    dataset = Dataset(str(tmp_path), create=True)
+    held(dataset, alive=0.0)
+    taken = threading.Timer(0.1, lambda: dataset.storage.remove("lease/00000004.json"))
+    taken.start()
+    with pytest.raises(UserError, match="just begun"), dataset.lease():
+        pass
+    taken.join()
 
 
 def test_a_holder_that_was_overtaken_notices(tmp_path: Path) -> None:
@@ -392,3 +441,25 @@ def test_an_original_is_found_whatever_its_extension(tmp_path: Path) -> None:
     storage.write(media_key("originals", "yt_ab", ".mp4"), b"x")
     assert original_key(storage, "yt_a") == key
     assert original_key(storage, "yt_b") is None
+
+
+def test_parts_of_downloads_do_not_stay_for_ever_on_the_machines_of_a_store_s_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    long_ago = time.time() - (PARTS_DAYS + 1) * 86_400
+
+    def left(url: str) -> set[str]:
+        folder = Storage(url).partial()
+        for name in ("old.parts", "gone_on_with.parts", "new.parts"):
+            (folder / name).mkdir()
+            (folder / name / "video.mp4.part").touch()
+        for old in ("old.parts/video.mp4.part", "old.parts", "gone_on_with.parts"):
+            os.utime(folder / old, (long_ago, long_ago))
+        Storage(url).drop_old_parts()
+        return {path.name for path in folder.iterdir()}
+
+    assert left("memory:///d") == {"gone_on_with.parts", "new.parts"}
+    assert len(left(str(tmp_path / "d"))) == 3, (
+        "the next run goes on with them, whenever that is, and a purge finds them"
+    )

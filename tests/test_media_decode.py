@@ -234,3 +234,19 @@ def test_a_video_is_not_condemned_since_its_pictures_ffmpeg_was_killed(
     with pytest.raises(Failed) as caught:
         frames.jpegs(tmp_path / "proxy.mp4", [0, 1], 48)
     assert caught.value.reason == reason and caught.value.transient == (reason != "frames")
+
+
+@pytest.mark.parametrize(
+    ("signalled", "reason"),
+    [("SIGKILL", "decoder_killed"), ("SIGTERM", "decoder_killed"), ("SIGSEGV", "decoder_crashed")],
+)
+def test_a_video_is_not_condemned_since_the_reader_of_its_header_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signalled: str, reason: str
+) -> None:
+    dying = tmp_path / "header.py"
+    dying.write_text(f"import os, signal\nos.kill(os.getpid(), signal.{signalled})\n")
+    monkeypatch.setattr("marathon_pipeline.media.probe._SCRIPT", dying)
+    (tmp_path / "v.mp4").write_bytes(b"film")
+    with pytest.raises(Failed) as caught:
+        probe(tmp_path / "v.mp4")
+    assert caught.value.reason == reason and caught.value.transient == (reason == "decoder_killed")

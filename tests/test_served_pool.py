@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from served import answers
 from marathon_pipeline.annotators.served import endpoints
 from marathon_pipeline.annotators.served.pool import Pool, Reply, Request, body_of
 from marathon_pipeline.annotators.served.settings import ModelSettings
-from marathon_pipeline.errors import Failed, Unfinished, UserError
+from marathon_pipeline.errors import Failed, Unfinished
 
 SCHEMA = {
     "type": "object",
@@ -162,9 +163,16 @@ def test_the_right_key_comes_from_the_environment_alone(monkeypatch: pytest.Monk
         settings = model(server.url, api_key_env="SOME_KEY")
         monkeypatch.setenv("SOME_KEY", "right")
         assert isinstance(all_of(settings, [question(1)])[0], Reply)
-        monkeypatch.delenv("SOME_KEY")
-        with pytest.raises(UserError, match="SOME_KEY"):
-            all_of(settings, [question(1)])
+
+
+def test_a_machine_that_lacks_the_key_fails_a_video_for_now_and_says_where_it_has_to_be_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    with pytest.raises(Failed, match="SOME_KEY") as failed:
+        all_of(model(CLOSED, api_key_env="SOME_KEY"), [question(1)])
+    assert failed.value.reason == "server_unreachable" and failed.value.transient
+    assert socket.gethostname() in failed.value.message
 
 
 def test_a_server_that_is_killed_and_comes_back_answers_everything() -> None:
@@ -291,13 +299,39 @@ def test_a_file_of_endpoints_is_read_again(tmp_path: Path, monkeypatch: pytest.M
         assert [server.stats()["requests"] for server in (one, other)] == [1, 2]
 
 
-@pytest.mark.parametrize(("text", "words"), [(None, "cannot be read"), ("10.0.0.7:8000\n", "no URL")])
-def test_a_file_of_endpoints_that_is_none_is_said(text: str | None, words: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [(None, "cannot be read"), ("10.0.0.7:8000\n", "no URL"), ("# all gone\n", "names no endpoint")],
+)
+def test_a_machine_that_finds_no_endpoint_is_patient_and_fails_a_video_for_now(
+    text: str | None, words: str, tmp_path: Path
+) -> None:
     listed = tmp_path / "endpoints.txt"
     if text is not None:
         listed.write_text(text)
-    (failed,) = all_of(ModelSettings(model="test", endpoints=str(listed)), [question(1)])
-    assert isinstance(failed, UserError) and words in str(failed)
+    began = time.monotonic()
+    (failed,) = all_of(ModelSettings(model="test", endpoints=str(listed), patience_seconds=1.5), [question(1)])
+    assert time.monotonic() - began > 1.5
+    assert isinstance(failed, Failed) and failed.reason == "server_unreachable" and failed.transient
+    assert words in failed.message and socket.gethostname() in failed.message
+
+
+def test_endpoints_that_a_machine_finds_late_are_still_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "_READ_AGAIN_SECONDS", 0.1)
+    listed = tmp_path / "endpoints.txt"
+
+    async def run() -> list[Any]:
+        async def answer(number: int) -> bytes:
+            return completion("well")
+
+        async with raw(answer) as url:
+            settings = ModelSettings(model="test", endpoints=str(listed))
+            asking = asyncio.ensure_future(ask(Pool(settings), settings, [question(1)]))
+            await asyncio.sleep(0.3)
+            listed.write_text(f"{url}\n")
+            return await asking
+
+    assert isinstance(asyncio.run(run())[0], Reply)
 
 
 @asynccontextmanager
@@ -333,6 +367,74 @@ COMPLETION = {"id": "1", "object": "chat.completion", "choices": [{"index": 0, "
 def completion(text: str) -> bytes:
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     return http(json.dumps(COMPLETION | {"choices": [choice]}).encode())
+
+
+def saying(status: str, code: str = "") -> bytes:
+    return http(json.dumps({"error": {"message": "no", "code": code}}).encode(), status=status)
+
+
+def one_by_one(strange: dict[int, bytes], count: int, **more: Any) -> list[Any]:
+    """What comes of so many requests, to a server that answers all well but the ones with these numbers, from 1."""
+
+    async def run() -> list[Any]:
+        async def answer(number: int) -> bytes:
+            return strange.get(number, completion("well"))
+
+        async with raw(answer) as url:
+            settings = model(url, **more)
+            pool = Pool(settings)
+            ended = [(await ask(pool, settings, [question(number)]))[0] for number in range(count)]
+            await pool.close()
+            return ended
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("status", ["501 Not Implemented", "507 Full", "520 Web server error", "526 No certificate"])
+def test_what_stands_before_a_server_may_fail_with_any_5xx(status: str) -> None:
+    first, second = one_by_one({2: saying(status)}, 2)
+    assert isinstance(first, Reply) and isinstance(second, Reply)
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden", "404 Not Found"])
+def test_a_server_that_answered_before_and_knows_nobody_for_a_while_is_waited_for(status: str) -> None:
+    ended = one_by_one({2: saying(status), 3: saying(status)}, 3, retries=0)
+    assert all(isinstance(each, Reply) for each in ended), ended
+
+
+def test_a_key_that_ran_out_is_a_failure_that_may_pass_and_no_video_s_fault() -> None:
+    no = dict.fromkeys(range(2, 99), saying("401 Unauthorized"))
+    _, *failures = one_by_one(no, 3, patience_seconds=1.5)
+    for failed in failures:
+        assert isinstance(failed, Failed) and failed.reason == "server_unreachable" and failed.transient
+        assert "HTTP 401" in failed.message
+
+
+def test_one_that_is_turned_away_while_others_are_answered_holds_up_nobody_for_long() -> None:
+    async def run() -> list[Any]:
+        async def answer(number: int) -> bytes:
+            if number == 2:
+                await asyncio.sleep(0.3)
+                return saying("403 Forbidden")
+            return completion("well")
+
+        async with raw(answer) as url:
+            settings = model(url, retries=0)
+            pool = Pool(settings)
+            await ask(pool, settings, [question(0)])
+            strange = asyncio.ensure_future(ask(pool, settings, [question(1)]))
+            await asyncio.sleep(0.1)
+            others = await ask(pool, settings, [question(2)])
+            return [*await strange, *others, *(each.up for each in await pool._endpoints.current())]
+
+    failed, other, up = asyncio.run(run())
+    assert isinstance(failed, Failed) and failed.transient and "HTTP 403" in failed.message
+    assert isinstance(other, Reply) and up
+
+
+def test_a_prompt_that_a_provider_filters_is_refused_like_one_that_the_model_refuses() -> None:
+    (failed,) = one_by_one({1: saying("400 Bad Request", "content_filter")}, 1)
+    assert isinstance(failed, Failed) and failed.reason == "refused" and not failed.transient
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_site import Site, best_time, play
 
+from marathon_pipeline.pipeline.fetches import Fetches
+from marathon_pipeline.records import Outcome
 from marathon_pipeline.sources.governor import Governor, Ticket
 from marathon_pipeline.sources.reasons import rule_of
 from marathon_pipeline.sources.settings import DownloadSettings, LimitSettings, SiteLimits
@@ -162,6 +164,69 @@ def test_retry_after_is_kept_to_and_one_that_is_too_far_off_is_left_to_a_later_r
     assert paced.wakes(["a"], START + 7) == math.inf
     assert paced.paused(START + 7)[0].given_up
     assert taken(paced, START + 3e6, "a")
+
+
+def fetches_of(paced: Governor, settings: LimitSettings, *places: str) -> Fetches:
+    """One video at each place, in this order."""
+    fetches = Fetches(paced, settings)
+    for number, place in enumerate(places):
+        fetches.push((number, place, None), f"https://{place}")
+    return fetches
+
+
+def busy(seconds: float) -> Outcome:
+    """A 503 with this Retry-After."""
+    return Outcome(
+        video_id="",
+        stage="download",
+        status="failed",
+        reason="http_503",
+        transient=True,
+        retry_after=seconds,
+        fingerprint="",
+    )
+
+
+def begun(fetches: Fetches, now: float) -> list[str]:
+    picked = iter(lambda: fetches.next(now), None)
+    return [entry[1] for entry, _ in picked]
+
+
+def test_a_site_that_says_when_it_is_well_again_is_not_asked_before_and_has_not_refused():
+    settings = LimitSettings(cool_down_seconds=60)
+    paced = governor(settings)
+    fetches = fetches_of(paced, settings, "a/1", "a/2", "a/3", "b/1")
+    entry, ticket = fetches.next(START)
+    assert fetches.ended(entry, ticket, busy(300), START + 1)
+    assert begun(fetches, START + 1) == ["b/1"]
+    assert fetches.wakes(START + 1) == START + 301
+    assert [(pause.site, pause.reason, pause.until) for pause in paced.paused(START + 1)] == [
+        ("a", "http_503", START + 301)
+    ]
+    again = governor(settings)
+    again.restore(paced.state(START + 2), START + 2)
+    assert again.wakes(["a"], START + 2) == START + 301, "the next run keeps to it too"
+    assert begun(fetches, START + 300) == []
+    assert begun(fetches, START + 301) == ["a/1", "a/2", "a/3"], "none is sent ahead: the breaker did not open"
+
+
+def test_a_site_that_wants_to_be_left_alone_for_days_is_left_to_a_later_run():
+    settings = LimitSettings()
+    paced = governor(settings)
+    fetches = fetches_of(paced, settings, "a/1", "a/2")
+    fetches.ended(*fetches.next(START), busy(3e5), START)
+    assert fetches.wakes(START) == math.inf
+    assert paced.paused(START)[0].given_up
+
+
+def test_a_busy_site_that_refused_before_is_asked_no_sooner_and_its_pauses_go_on_doubling():
+    paced = governor(LimitSettings(cool_down_seconds=60))
+    paced.ended(taken(paced, START, "a"), START, refusal="bot_check")
+    paced.ended(taken(paced, START + 60, "a"), START + 60, busy="http_503", retry_after=500)
+    assert paced.wakes(["a"], START + 60) == START + 560
+    assert paced.paused(START + 60)[0].reason == "bot_check"
+    paced.ended(taken(paced, START + 560, "a"), START + 560, refusal="bot_check")
+    assert paced.wakes(["a"], START + 560) == START + 560 + 120
 
 
 def test_hosts_of_a_site_share_its_limits_and_a_job_may_change_one_of_them():

@@ -2,17 +2,21 @@
 
 A lease is a numbered object that only one writer can create; its number is a fencing token. It ends when it is
 released, when its heartbeat stops for a minute, or at once when its holder was a process of this machine that is gone.
+Machines may share a name and differ in their clocks: who takes over from elsewhere sees the heartbeat stand still.
 The heartbeat carries a note of what the holder does, for whoever asks.
 """
 
 import contextlib
 import datetime
+import functools
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
@@ -23,7 +27,9 @@ from marathon_pipeline.errors import Failed, UserError
 
 _HEARTBEAT_SECONDS = 10.0
 _EXPIRES_SECONDS = 60.0
+_LOOK_SECONDS = 1.0  # between looks at a heartbeat that may stand still
 _DAMAGED = (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError)  # gone, or not what a holder writes
+State = Literal["alive", "dead", "released"]
 
 
 class Held(UserError):
@@ -34,7 +40,7 @@ class Held(UserError):
 class Holder:
     """Who holds a dataset, or held it last."""
 
-    state: Literal["alive", "dead", "released"]
+    state: State
     host: str
     pid: int
     since: str
@@ -75,12 +81,13 @@ class Lease:
         process = psutil.Process()
         self._holder = {
             "host": socket.gethostname(),
+            "processes": _processes(),
             "pid": process.pid,
             "process_started": process.create_time(),
             "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         if not self._storage.create(self._key, self._content()):
-            raise Held(f"{self._storage.url}: another run has just begun on this dataset; wait until it ends")
+            raise self._overtaken()
         for key in held:
             self._storage.remove(key)
         self._thread.start()
@@ -129,22 +136,65 @@ class Lease:
         """False where its holder died. Raises UserError where it lives."""
         try:
             holder = json.loads(self._storage.read(key))
-            if (state := _state(holder)) != "alive":
+            told = holder.get("released") or _is_here(holder) or _is_fresh(holder)
+            state = _state(holder) if told else self._watched(key, holder)
+            if state != "alive":
                 return state == "released"
             where = f"host {holder['host']}, process {holder['pid']}, since {holder['since']}"
         except _DAMAGED:
             return False
         raise Held(f"{self._storage.url}: a run is using this dataset ({where}); wait until it ends or stop it")
 
+    def _overtaken(self) -> Held:
+        return Held(f"{self._storage.url}: another run has just begun on this dataset; wait until it ends")
 
-def _state(holder: Mapping[str, Any]) -> Literal["alive", "dead", "released"]:
+    def _watched(self, key: str, holder: Mapping[str, Any]) -> State:
+        """Of a heartbeat that is old, or to come, by a clock which may not be ours."""
+        who = f"host {holder['host']}, process {holder['pid']}"
+        print(f"marathon: {self._storage.url}: a minute shows whether {who}, still works on it", file=sys.stderr)
+        end = time.monotonic() + _EXPIRES_SECONDS
+        while time.monotonic() < end:
+            time.sleep(_LOOK_SECONDS)
+            try:
+                now = json.loads(self._storage.read(key))
+            except FileNotFoundError:
+                raise self._overtaken() from None
+            if now.get("released"):
+                return "released"
+            if now["alive"] != holder["alive"]:
+                return "alive"
+        return "dead"
+
+
+def _state(holder: Mapping[str, Any]) -> State:
+    """By the holder's clock, where its process cannot be looked up here."""
     if holder.get("released"):
         return "released"
-    if holder["host"] == socket.gethostname():
+    if _is_here(holder):
         alive = _runs(holder["pid"], holder["process_started"])
     else:
         alive = time.time() - holder["alive"] < _EXPIRES_SECONDS
     return "alive" if alive else "dead"
+
+
+def _is_fresh(holder: Mapping[str, Any]) -> bool:
+    return bool(abs(time.time() - holder["alive"]) < _EXPIRES_SECONDS)
+
+
+def _is_here(holder: Mapping[str, Any]) -> bool:
+    """Whether its process can be looked up here: a container has processes of its own, whatever its name."""
+    told = holder.get("processes", "")
+    return bool(told == _processes() if told else holder["host"] == socket.gethostname())
+
+
+@functools.cache
+def _processes() -> str:
+    """What numbers the processes that are seen from here: the boot and the namespace; empty where no system says so."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return ""
 
 
 def _runs(pid: int, started: float) -> bool:

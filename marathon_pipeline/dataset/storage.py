@@ -8,6 +8,7 @@ import shutil
 import stat
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from marathon_pipeline.records import digest
 _PLAIN = re.compile(r"[A-Za-z0-9_-][\w.-]*(?:/[A-Za-z0-9_-][\w.-]*)*", re.ASCII)  # a key that is its own path
 _READ_AHEAD = 4 * 2**20  # bytes asked for at once: less, and a stream waits for the store
 _READS_AT_ONCE = 16
+PARTS_DAYS = 7  # that a download which broke off waits on a machine of a store's dataset to be gone on with
 _PIECES_AT_ONCE = 3  # of 5 MB each, of a file that is written: what an hour-long proxy takes in memory
 
 
@@ -184,6 +186,16 @@ class Storage:
 
     def empty_partial(self) -> None:
         shutil.rmtree(self.partial(), ignore_errors=True)
+
+    def drop_old_parts(self) -> None:
+        """Of a store's dataset each machine has its own, and what broke off on one may be gone on with on another."""
+        if self.root is not None:
+            return
+        for part in self.partial().iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it was ended, or dropped by another worker, meanwhile
+                written = max(path.stat().st_mtime for path in (part, *part.rglob("*")))
+                if time.time() - written > PARTS_DAYS * 86_400:
+                    shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink()
 
     def total_bytes(self) -> int:
         """Of all keys."""

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from marathon_pipeline.errors import Failed
+from marathon_pipeline.ffmpeg import failed_from_outside
 from marathon_pipeline.media.settings import DecodeSettings
 
 # Containers that hold their media themselves. Playlists and scripts (HLS, DASH, concat, SDP) are refused: a stranger's
@@ -41,7 +42,7 @@ def probe(path: Path, settings: DecodeSettings | None = None) -> Probe:
     Raises Failed: `not_a_file` (a folder, a pipe, a device), `empty` (0 bytes), `unreadable` (no container that is read
     here, a lone fragment), `no_video` (audio or a cover picture only), `unknown_codec`, `no_frames` (a stream without a
     frame that decodes), `picture_size` (more than `settings.max_pixels`, or a side of more than 16,384), `memory`, and
-    `decoder_timeout`, `decoder_crashed`, `decoder_error`.
+    `decoder_timeout`, `decoder_crashed`, `decoder_error`, and the transient `disk_full` and `decoder_killed`.
     """
     try:
         status = path.stat()
@@ -75,10 +76,13 @@ def _ask(path: Path, settings: DecodeSettings, **asked: str | int) -> dict[str, 
     except subprocess.TimeoutExpired:
         said = f"{path.name}: its header was not read within {settings.timeout_seconds:.0f} s"
         raise Failed("decoder_timeout", said) from None
+    said = done.stderr.decode(errors="replace").strip()
+    if done.returncode and (failure := failed_from_outside(done.returncode, said, path.name)) is not None:
+        raise failure
     if done.returncode < 0:
         raise Failed("decoder_crashed", f"{path.name}: reading its header died of signal {-done.returncode}")
     if done.returncode:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        last = said.splitlines()[-1:] or [f"exit status {done.returncode}"]
         raise Failed("decoder_error", f"{path.name}: {last[0][:300]}")
     found: dict[str, Any] = json.loads(done.stdout)
     if "reason" in found:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.dataset.storage import PARTS_DAYS, Storage
 from marathon_pipeline.errors import UserError
 
 ORDERS, CERTIFICATES = "purging", "certificates"
@@ -17,6 +17,8 @@ OUTSIDE = (
     "batch files outside the dataset, and copies of requests that a provider of models keeps",
     "published or mirrored copies of releases, and models that were trained on them",
     "reviews and reports that were exported or sent on",
+    "parts of downloads that broke off, in other machines' temporary folders where the dataset is in an object store: "
+    f"the next download on each removes those that nothing was written to for {PARTS_DAYS} days",
     "backups and earlier versions that the storage itself keeps, and the local files that a manifest names",
 )
 

@@ -61,6 +61,7 @@ class Fetches:
             began=(outcome.began or None) if outcome else None,
             answered=outcome is not None and rule in ("", "never", "request"),
             refusal=outcome.reason if outcome is not None and rule == "source" else "",
+            busy=outcome.reason if outcome is not None and rule == "later" else "",
             retry_after=outcome.retry_after if outcome is not None else 0.0,
         )
         owner = entry[-2]

@@ -70,8 +70,8 @@ class _Lane:
     earliest: float = 0.0  # for the next beginning
     under_way: int = 0
     refusals: int = 0  # in a row; the breaker is closed where there is none
-    until: float = 0.0  # no download begins before, while it is open; then one is sent ahead
-    since: float = 0.0  # the first refusal in the row
+    until: float = 0.0  # no download begins before; then, where the breaker is open, one is sent ahead
+    since: float = 0.0  # when that began: the first refusal in the row
     reason: str = ""
     ahead: bool = False  # the one that was sent ahead is under way
 
@@ -81,7 +81,7 @@ class _Lane:
             return math.inf
         if self.limits.at_once is not None and self.under_way >= self.limits.at_once:
             return math.inf
-        return max(now, self.until if self.refusals else 0.0, self.earliest, self.bucket.frees(now))
+        return max(now, self.until, self.earliest, self.bucket.frees(now))
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Ticket:
 
 
 class Paused(BaseModel):
-    """A site that refused, and what is known of that."""
+    """A site that refused, or asked to be left alone, and what is known of that."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -177,13 +177,15 @@ class Governor:
         began: float | None = None,
         answered: bool = False,
         refusal: str = "",
+        busy: str = "",
         retry_after: float = 0.0,
     ) -> None:
         """A download is over.
 
         began: when it reached the site; None: that is not known, and it counts as just now. answered: the site gave the
-        video, or said that it has none. refusal: the reason, where the site wants fewer requests; retry_after: for how
-        long, where it said so. What began before a site refused the first time says nothing new of it.
+        video, or said that it has none. refusal: the reason, where the site wants fewer requests; busy: where it only
+        cannot answer now; retry_after: for how long, where it said so. What began before a site refused the first time
+        says nothing new of it.
         """
         lane = self._lane(ticket.site, ticket.egress)
         lane.under_way -= 1
@@ -195,8 +197,12 @@ class Governor:
             if news:
                 self._open(lane, now, refusal, retry_after)
             lane.until, self.changed = max(lane.until, now + retry_after), True
+        elif busy and retry_after and now + retry_after > lane.until:
+            if not lane.refusals:
+                lane.since, lane.reason = now, busy
+            lane.until, self.changed = now + retry_after, True
         elif answered and news and lane.refusals:
-            lane.refusals, lane.reason, self.changed = 0, "", True
+            lane.refusals, lane.until, lane.reason, self.changed = 0, 0.0, "", True
         self.changed = self.changed or self._is_limited(lane)
 
     def _open(self, lane: _Lane, now: float, reason: str, retry_after: float) -> None:
@@ -217,7 +223,7 @@ class Governor:
                 given_up=self._given_up(lane, now),
             )
             for (site, egress), lane in sorted(self._lanes.items())
-            if lane.refusals and lane.until > now
+            if lane.until > now
         ]
 
     def state(self, now: float) -> str:
@@ -227,7 +233,7 @@ class Governor:
             if bucket.count is not None:
                 saved.egresses[name] = _SavedBucket(taken=bucket.kept(now), under_way=bucket.held)
         for (site, egress), lane in self._lanes.items():
-            if self._is_limited(lane) or lane.refusals:
+            if self._is_limited(lane) or lane.refusals or lane.until > now:
                 saved.lanes.setdefault(site, {})[egress] = _SavedLane(
                     taken=lane.bucket.kept(now),
                     under_way=lane.under_way,
@@ -269,7 +275,7 @@ class Governor:
     def _given_up(self, lane: _Lane, now: float) -> bool:
         pause = lane.until - now
         often = lane.refusals >= self._limits.give_up_after
-        return lane.refusals > 0 and pause > 0 and (often or pause > self._limits.longest_cool_down_seconds)
+        return pause > 0 and (often or pause > self._limits.longest_cool_down_seconds)
 
     def _lane(self, site: str, egress: str) -> _Lane:
         if (site, egress) not in self._lanes:

@@ -3,7 +3,9 @@
 import asyncio
 from bisect import bisect_left
 from collections.abc import Sequence
+from contextlib import ExitStack
 from operator import attrgetter
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,12 +19,14 @@ from marathon_pipeline.stages.stage import Given, together
 from marathon_pipeline.taxonomy import CaptionTemplate
 
 _second = attrgetter("second")
+_OF_THE_MODEL = ("refused", "bad_answer")  # what else is wrong, such as a request that is rejected, concerns all clips
 
 
 class CaptionSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_lost: float = Field(0.1, ge=0, le=1)  # of a video's clips, without a caption: 0 loses it all by one refusal
+    # Of a video's clips, without a caption since the model refuses or answers badly: 0 loses it all by one refusal.
+    max_lost: float = Field(0.1, ge=0, le=1)
 
 
 class CaptionClips:
@@ -41,24 +45,26 @@ class CaptionClips:
         clips, signals = given.all(Clip), given.all(Signals)
         writer = self.annotator.for_work(given.answers)
         key = media_key("proxies", clips[0].video_id, ".mp4")
+        fetched: asyncio.Task[Path] | None = None  # one copy for all clips, once the first of them is to be seen
 
         async def pictures(seconds: Sequence[int], height: int) -> list[bytes]:
-            return await asyncio.to_thread(self._pictures, key, seconds, height)
+            nonlocal fetched
+            if fetched is None:
+                fetched = asyncio.create_task(asyncio.to_thread(held.enter_context, self._storage.local_file(key)))
+            return await asyncio.to_thread(jpegs, await asyncio.shield(fetched), seconds, height)
 
         def seen_in(clip: Clip) -> list[Signals]:
             first, behind = (bisect_left(signals, edge, key=_second) for edge in (clip.start, clip.end))
             return signals[first:behind]
 
-        captions, failures = await together(
-            [writer.caption_clip(clip, seen_in(clip), pictures) for clip in clips], Failed
-        )
+        with ExitStack() as held:
+            captions, failures = await together(
+                [writer.caption_clip(clip, seen_in(clip), pictures) for clip in clips], Failed
+            )
         passing = [failure for failure in failures if failure.transient]
-        if passing or not captions or len(failures) > self._settings.max_lost * len(clips):
-            raise (passing or failures)[0]
+        others = [failure for failure in failures if failure.reason not in _OF_THE_MODEL]
+        if passing or others or not captions or len(failures) > self._settings.max_lost * len(clips):
+            raise (passing or others or failures)[0]
         for failure in failures:
             given.answers.lose(failure.reason)
         return captions
-
-    def _pictures(self, key: str, seconds: Sequence[int], height: int) -> list[bytes]:
-        with self._storage.local_file(key) as proxy:
-            return jpegs(proxy, seconds, height)

@@ -43,6 +43,7 @@ class Download:
         source = given.one(Source)
         if source.opt_out:
             raise Filtered("opted_out", source.opt_out)
+        self._storage.drop_old_parts()
         path = fetch(source, self._storage.partial(), self._fetch, asked=given.answers.begin)
         try:
             header = probe(path, self._decode)

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +38,8 @@ class Endpoint:
         self._number = itertools.count()
         self._clients: list[AsyncOpenAI] = []
         self.down_since = self.down_until = 0.0
+        self.down_because = ""  # where more is known than that it took no connection
+        self.answered = 0  # requests
         self._failures = 0
         self._shared_seconds, self._told = 0.0, time.monotonic()
 
@@ -113,7 +115,7 @@ class Endpoint:
     def answers(self) -> None:
         self._failures = 0
 
-    def is_down(self) -> None:
+    def is_down(self, because: str = "") -> None:
         """Whoever finds it so while it counts as up; those that were on their way with that one say nothing new."""
         if not self.up:
             return
@@ -121,6 +123,7 @@ class Endpoint:
         self.down_since = self.down_since if self._failures else now
         self.down_until = now + min(most, first * 2 ** min(self._failures, 10))
         self._failures += 1
+        self.down_because = because
 
     async def close(self) -> None:
         for client in self._clients:
@@ -137,6 +140,8 @@ class Endpoints:
         self._all: dict[str, Endpoint] = {}
         self._most = settings.max_in_flight
         self._read = float("-inf")
+        self._none_since = 0.0  # where there is none
+        self._problem = ""  # with what the setting names
         self._reading = asyncio.Lock()
 
     def bound(self, most: int) -> None:
@@ -150,11 +155,11 @@ class Endpoints:
         async with self._reading:
             if time.monotonic() - self._read > _READ_AGAIN_SECONDS:
                 try:
-                    urls = await asyncio.to_thread(urls_of, self._settings)
-                except UserError:
-                    if not self._all:
-                        raise
-                    urls = list(self._all)  # a file that is being replaced, a name server that is away
+                    urls, self._problem = await asyncio.to_thread(urls_of, self._settings), ""
+                except UserError as error:  # a file that is being replaced, a name server that is away
+                    urls, self._problem = list(self._all), str(error)
+                if self._all or self._read < 0:
+                    self._none_since = time.monotonic()
                 self._all = {url: self._all.get(url) or Endpoint(url, self._settings, self._key) for url in urls}
                 self._read = time.monotonic()
                 self.bound(self._most)
@@ -163,8 +168,8 @@ class Endpoints:
     async def choose(self, key: str, home: Endpoint | None = None) -> Endpoint:
         """The replica for a key: `home` if it is up, else by rendezvous hashing always the same of those not crowded.
 
-        Raises Failed `server_unreachable` where all have been down for longer than the job's patience, and Unfinished
-        where the run is to end first.
+        Raises Failed `server_unreachable` where all have been down, or there was none, for longer than the job's
+        patience, and Unfinished where the run is to end first.
         """
         while not self.stopped:
             endpoints, now = await self.current(), time.monotonic()
@@ -175,11 +180,19 @@ class Endpoints:
                 ranked = sorted(up, key=lambda endpoint: _rank(endpoint.url, key), reverse=True)
                 bearable = _CROWDED * max(1.0, min(endpoint.load for endpoint in up))
                 return next(endpoint for endpoint in ranked if endpoint.load <= bearable)
-            if endpoints and now - max(e.down_since for e in endpoints) > self._settings.patience_seconds:
-                names = ", ".join(endpoint.url for endpoint in endpoints)
-                raise Failed("server_unreachable", f"{self._settings.model}: no answer from {names}", transient=True)
+            since = max((endpoint.down_since for endpoint in endpoints), default=self._none_since)
+            if now - since > self._settings.patience_seconds:
+                raise self._unreachable(endpoints)
             await asyncio.sleep(min(1.0, max(0.05, min(e.down_until for e in endpoints) - now) if endpoints else 1.0))
         raise Unfinished
+
+    def _unreachable(self, endpoints: Sequence[Endpoint]) -> Failed:
+        if endpoints:
+            names = ", ".join(f"{each.url} ({each.down_because or 'no connection'})" for each in endpoints)
+            return Failed("server_unreachable", f"{self._settings.model}: no answer from {names}", transient=True)
+        problem = self._problem or f"{self._settings.endpoints} names no endpoint of {self._settings.model}"
+        what = f"{problem} on host {socket.gethostname()}; mend it there, or correct `endpoints`, and run again"
+        return Failed("server_unreachable", what, transient=True)
 
     async def close(self) -> None:
         for endpoint in self._all.values():

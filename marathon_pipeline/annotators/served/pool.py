@@ -5,6 +5,7 @@ import base64
 import hashlib
 import os
 import random
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,9 @@ _NOT_TAKEN = ("ConnectError", "ConnectTimeout")  # of whichever HTTP library `op
 _NO_COUNT = 2**40  # tokens
 # What JSON brings that is something else.
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
-_PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+_PASSING = (408, 409, 425, 429)  # and all from 500 on
+_TURNED_AWAY = (401, 403, 404)  # by who has answered before: a key ran out, or a balancer's servers are replaced
+_FILTERED = ("content_filter", "content_policy_violation")  # what OpenAI and Azure call a prompt that they refuse
 
 
 class Request(NamedTuple):
@@ -125,7 +128,7 @@ class Pool:
 
     def __init__(self, settings: ModelSettings) -> None:
         self._settings = settings
-        self._key = key_of(settings)
+        self._key = _key_here(settings)
         self._endpoints = Endpoints(settings, self._key)
         self._prefixes: OrderedDict[str, _Prefix] = OrderedDict()
         self._processes = 1
@@ -183,7 +186,7 @@ class Pool:
         """
         import openai
 
-        began, shared = time.monotonic(), endpoint.shared_seconds()
+        began, shared, answered = time.monotonic(), endpoint.shared_seconds(), endpoint.answered
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 # not `chat.completions.create`, which spends a quarter of the CPU on classes that nothing here needs
@@ -194,7 +197,7 @@ class Pool:
             gpu_seconds = (endpoint.shared_seconds() - shared) * self._settings.gpus / self._processes
             reply = reply_of(completion, took, gpu_seconds)
         except openai.APIStatusError as error:
-            return self._refused(endpoint, error)
+            return self._refused(endpoint, error, answered)
         except (TimeoutError, openai.APIConnectionError) as error:
             if type(error.__cause__).__name__ in _NOT_TAKEN:
                 endpoint.is_down()
@@ -206,12 +209,22 @@ class Pool:
         except (openai.OpenAIError, *UNREADABLE) as error:  # an answer that is none
             return self._passing("server_error", endpoint, f"unreadable: {error}"), 0.0
         endpoint.answers()
+        endpoint.answered += 1
         endpoint.width.answered(took)
         return reply
 
-    def _refused(self, endpoint: Endpoint, error: Any) -> "tuple[Failed, float]":
+    def _refused(self, endpoint: Endpoint, error: Any, answered: int) -> "tuple[Failed, float] | None":
+        """As `_once`. answered: what the endpoint had answered when the request was sent."""
         said = _said(error)
-        if error.status_code not in _PASSING:
+        if error.status_code in _TURNED_AWAY and endpoint.answered:
+            if endpoint.answered == answered:
+                endpoint.is_down(f"HTTP {error.status_code}")
+                return None
+            # others were answered meanwhile, so that it may be about this one
+            return self._passing("server_error", endpoint, f"HTTP {error.status_code}"), 0.0
+        if error.code in _FILTERED:
+            raise Failed("refused", f"{self._settings.model} at {endpoint.url}: {said[:200]}")
+        if error.status_code not in _PASSING and error.status_code < 500:
             raise rejected(self._settings, endpoint.url, error.status_code, said)
         endpoint.answers()
         if error.status_code == 429:
@@ -271,6 +284,15 @@ def key_of(settings: ModelSettings) -> str:
     if not key:
         raise UserError(f"{settings.model}: the environment variable {settings.api_key_env} (api_key_env) is not set")
     return key
+
+
+def _key_here(settings: ModelSettings) -> str:
+    """In a worker, where it says nothing about the video. Raises Failed."""
+    try:
+        return key_of(settings)
+    except UserError as error:
+        what = f"{error} on host {socket.gethostname()}; set it for the workers there, and run again"
+        raise Failed("server_unreachable", what, transient=True) from None
 
 
 def _said(error: Any) -> str:
