@@ -361,12 +361,15 @@ class _Loop:
             return
         if len(outcomes) < len(work.stale):
             self.result.unfinished = True
+        if work.stage.name == "download":
+            outcomes = self.on_record(work, outcomes)
         if self.spending is not None:
             for outcome in outcomes:
                 before = self.dataset.ledger.get(outcome.stage, outcome.video_id, outcome.part)
                 self.spending.replace(before, outcome)
             self.check_budget()
-        self.watcher.ended(outcomes)
+        for each in [[outcome] for outcome in outcomes] if work.stage.name == "download" else [outcomes]:
+            self.watcher.ended(each)  # of one video
         self.dataset.ledger.append(outcomes)
         for outcome in outcomes:
             self.planner.attempted(outcome)
@@ -386,13 +389,43 @@ class _Loop:
         if work.stage.name == "segment":
             self.drop_original(work.source_id)
 
+    def on_record(self, work: Work, outcomes: list[Outcome]) -> list[Outcome]:
+        """What goes on record of a download. What an earlier one found stands where a source is not had once more: only
+        what was to be cut from it fails, and videos that are finished go into releases as before."""
+        failure, known = outcomes[0], self.dataset.ledger.known("download", work.owner)
+        if failure.status != "failed" or not known or (known.status, known.fingerprint) != ("ok", failure.fingerprint):
+            return outcomes
+        following = (self.next_work(video_id, work.owner) for video_id in self.planner.videos_of(work.owner))
+        message = f"its source could not be fetched again: {failure.message}"
+        uncut = [
+            Outcome(
+                video_id=cut.owner,
+                stage=cut.stage.name,
+                part=part,
+                status="failed",
+                reason=failure.reason,
+                message=message,
+                transient=failure.transient,
+                host=failure.host,
+                attempts=cut.attempts[part] + 1,
+                fingerprint=fingerprint,
+            )
+            for cut in following
+            if cut is not None and cut.stage.name == "segment"
+            for part, fingerprint in cut.stale.items()
+        ]
+        if not uncut:  # it was asked for by `--force --until download`
+            self.result.failed.append(failure)
+        return uncut
+
     def drop_original(self, source_id: str) -> None:
-        """A download is deleted once every video in it is cut, and that is on record."""
+        """A download is deleted once every video in it is cut or never will be, and that is on record."""
         if self.settings.keep_originals or self.sources[source_id].path:
             return
         known = self.dataset.ledger.known
         download = known("download", source_id)
-        if download and all(known("segment", video_id) for video_id in download.videos):
+        cuts = [known("segment", video_id) for video_id in download.videos] if download else [None]
+        if all(cut is not None and not cut.transient for cut in cuts):
             key = original_key(self.dataset.storage, source_id)
             if key is not None:
                 self.flush(always=True)

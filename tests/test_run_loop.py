@@ -1,0 +1,139 @@
+"""What the run's loop decides, without Ray under it: outcomes are handed to it as workers would hand them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from marathon_pipeline.annotators.measured import Measured
+from marathon_pipeline.dataset.dataset import Dataset, media_key
+from marathon_pipeline.pipeline.plan import Selection, Work
+from marathon_pipeline.pipeline.run import _Loop
+from marathon_pipeline.pipeline.settings import RunSettings
+from marathon_pipeline.pipeline.spending import Budget
+from marathon_pipeline.pipeline.stage_list import ANNOTATED, StageSettings, build_stages
+from marathon_pipeline.pipeline.standing import Account
+from marathon_pipeline.records import Outcome, Source
+from marathon_pipeline.sources.settings import LimitSettings
+from marathon_pipeline.taxonomy import TASK_IDS, load_taxonomy
+
+SOURCE = Source(source_id="s", url="https://site.example/s.mp4")
+ORIGINAL = media_key("originals", "s", ".mp4")
+CUT = Selection(until="segment")
+
+
+class World:
+    """A dataset of one source, which holds the videos `a` and `b`, and one run on it after another."""
+
+    def __init__(self, folder: Path) -> None:
+        self.dataset = Dataset(str(folder), create=True)
+        self.account = Account()
+
+    @contextmanager
+    def run(self, selection: Selection = CUT) -> Iterator[_Loop]:
+        """It has found what is ready."""
+        writers = dict.fromkeys(ANNOTATED, Measured())
+        stages = build_stages(StageSettings(), writers, load_taxonomy(), TASK_IDS, self.dataset.storage)
+        with self.dataset.lease() as lease:
+            self.account = Account()
+            settings, limits = RunSettings(workers=4), LimitSettings()
+            loop = _Loop(self.dataset, stages, {"s": SOURCE}, settings, selection, lease, self.account, limits)
+            loop.keep_to(Budget(), {})
+            loop.fill()
+            yield loop
+            assert not loop.waiting, "the test left work"
+            assert self.account.standing.finished == self.account.standing.expected
+
+    @property
+    def finished(self) -> list[str]:
+        return [video.video_id for video in self.dataset.finished()]
+
+    def is_kept(self) -> bool:
+        return self.dataset.storage.exists(ORIGINAL)
+
+    def fetch(self, loop: _Loop) -> None:
+        work = next_of(loop, "download")
+        self.dataset.storage.write(ORIGINAL, b"bytes")
+        loop.commit(work, [ended(work, videos=("a", "b"))])
+
+    def cut(self, loop: _Loop, **fields: object) -> None:
+        """The next video; with the fields of a failure, where they are given."""
+        work = next_of(loop, "segment")
+        loop.commit(work, [ended(work, **fields)])
+        verified = Outcome(video_id=work.owner, stage="verify", part="t", status="ok", fingerprint="f")
+        self.dataset.ledger.append([verified])
+
+
+def next_of(loop: _Loop, stage: str) -> Work:
+    work = loop.pick()
+    assert work is not None and work.stage.name == stage
+    return work
+
+
+def ended(work: Work, **fields: object) -> Outcome:
+    (fingerprint,) = work.stale.values()
+    status = "failed" if "reason" in fields else "ok"
+    outcome = Outcome(video_id=work.owner, stage=work.stage.name, status=status, fingerprint=fingerprint)
+    return outcome.model_copy(update=fields)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_an_original_is_kept_for_a_video_whose_cut_failed_for_now(world: World) -> None:
+    with world.run() as loop:
+        world.fetch(loop)
+        world.cut(loop)
+        world.cut(loop, reason="storage", transient=True)
+    assert world.is_kept()
+    with world.run() as loop:  # which looks for leftovers
+        assert world.is_kept()
+        world.cut(loop)
+    assert not world.is_kept()
+
+
+def test_an_original_is_deleted_where_what_is_not_cut_failed_for_good(world: World) -> None:
+    with world.run() as loop:
+        world.fetch(loop)
+        world.cut(loop)
+        world.cut(loop, reason="no_video")
+    assert not world.is_kept()
+
+
+@pytest.mark.parametrize("transient", [False, True])
+def test_a_source_that_is_not_had_once_more_takes_no_finished_video_with_it(world: World, transient: bool) -> None:
+    with world.run() as loop:
+        world.fetch(loop)
+        world.cut(loop)
+        world.cut(loop, reason="storage", transient=True)
+    world.dataset.storage.remove(ORIGINAL)
+    with world.run() as loop:
+        work = next_of(loop, "download")
+        loop.commit(work, [ended(work, reason="http_404", message="not found", transient=transient)])
+        (failed,) = loop.result.failed
+    assert world.finished == ["a"]
+    assert (failed.video_id, failed.stage, failed.reason, failed.attempts) == ("b", "segment", "http_404", 2)
+    retry = Selection(until="segment", retry_failed=None if transient else "http_404")
+    if not transient:
+        with world.run() as loop:
+            assert not loop.waiting, "it is asked for again unasked"
+    with world.run(retry) as loop:
+        world.fetch(loop)
+        world.cut(loop)
+    assert world.finished == ["a", "b"]
+
+
+@pytest.mark.parametrize("until", ["segment", "download"])
+def test_a_forced_download_that_fails_takes_no_other_video_with_it(world: World, until: str) -> None:
+    with world.run() as loop:
+        world.fetch(loop)
+        world.cut(loop)
+        world.cut(loop)
+    with world.run(Selection(videos=frozenset({"b"}), force=True, until=until)) as loop:
+        work = next_of(loop, "download")
+        loop.commit(work, [ended(work, reason="removed")])
+        assert [failed.reason for failed in loop.result.failed] == ["removed"]
+    assert "a" in world.finished
