@@ -9,13 +9,14 @@ import pytest
 from marathon_pipeline.annotators.measured import Measured
 from marathon_pipeline.dataset.dataset import Dataset, media_key
 from marathon_pipeline.pipeline.plan import Selection, Work
-from marathon_pipeline.pipeline.run import _Loop
+from marathon_pipeline.pipeline.run import _died, _Loop
 from marathon_pipeline.pipeline.settings import RunSettings
 from marathon_pipeline.pipeline.spending import Budget
 from marathon_pipeline.pipeline.stage_list import ANNOTATED, StageSettings, build_stages
 from marathon_pipeline.pipeline.standing import Account
 from marathon_pipeline.records import Outcome, Source
 from marathon_pipeline.sources.settings import LimitSettings
+from marathon_pipeline.stages.stage import Stage
 from marathon_pipeline.taxonomy import TASK_IDS, load_taxonomy
 
 SOURCE = Source(source_id="s", url="https://site.example/s.mp4")
@@ -30,15 +31,17 @@ class World:
         self.dataset = Dataset(str(folder), create=True)
         self.account = Account()
 
+    def stages(self) -> tuple[Stage, ...]:
+        writers = dict.fromkeys(ANNOTATED, Measured())
+        return build_stages(StageSettings(), writers, load_taxonomy(), TASK_IDS, self.dataset.storage)
+
     @contextmanager
     def run(self, selection: Selection = CUT) -> Iterator[_Loop]:
         """It has found what is ready."""
-        writers = dict.fromkeys(ANNOTATED, Measured())
-        stages = build_stages(StageSettings(), writers, load_taxonomy(), TASK_IDS, self.dataset.storage)
+        self.account = Account()
+        settings, limits = RunSettings(workers=4), LimitSettings()
         with self.dataset.lease() as lease:
-            self.account = Account()
-            settings, limits = RunSettings(workers=4), LimitSettings()
-            loop = _Loop(self.dataset, stages, {"s": SOURCE}, settings, selection, lease, self.account, limits)
+            loop = _Loop(self.dataset, self.stages(), {"s": SOURCE}, settings, selection, lease, self.account, limits)
             loop.keep_to(Budget(), {})
             loop.fill()
             yield loop
@@ -137,3 +140,13 @@ def test_a_forced_download_that_fails_takes_no_other_video_with_it(world: World,
         loop.commit(work, [ended(work, reason="removed")])
         assert [failed.reason for failed in loop.result.failed] == ["removed"]
     assert "a" in world.finished
+
+
+@pytest.mark.parametrize(("alone", "attempts", "transient"), [(False, 5, True), (True, 0, True), (True, 1, False)])
+def test_only_a_death_with_nothing_else_under_way_condemns(
+    world: World, alone: bool, attempts: int, transient: bool
+) -> None:
+    work = Work(world.stages()[1], "a", "s", stale={"": "f"}, attempts={"": attempts})
+    (outcome,) = _died(work, RuntimeError("its node died\nand more"), alone=alone)
+    assert (outcome.transient, outcome.attempts) == (transient, attempts + 1)
+    assert outcome.message.endswith("(its node died)") and alone == ("nothing else" in outcome.message)

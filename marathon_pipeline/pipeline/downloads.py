@@ -61,8 +61,8 @@ class Downloads:
         return self._nodes.get(ticket.egress, "")
 
     def lost_by(self, work: Work) -> int:
-        """How many workers it has cost; 0 for what is no download."""
-        return self._lost[work.owner] if self.takes(work) else 0
+        """How many workers it has cost."""
+        return self._lost[work.owner]
 
     def goes_on(self, work: Work, outcome: Outcome | None, *, last: bool) -> bool:
         """Whether one that has ended so is tried again in this run. outcome: None where another worker takes it."""

@@ -31,7 +31,8 @@ from marathon_pipeline.stages.stage import Stage, is_served, uses_gpu
 _FLUSH_SECONDS = 1.0
 _STEP_SECONDS = 0.5
 # Workers or decoders that a video may cost before its last try, which it has by itself: a process that many share, a
-# node that is lost and a stranger's kill -9 say nothing about it, and a death with nothing else under way does.
+# node that is lost and a stranger's kill -9 say nothing about it, and a death with nothing else under way does. For a
+# download nothing else waits, since it may take hours: its last try goes beside the others, and never condemns it.
 _LIVES = 2
 _WEIGH_SECONDS = 60.0
 _TELL_SECONDS = 2.0  # between looks at the load: of a queue of 30,000 one takes ten milliseconds
@@ -261,7 +262,7 @@ class _Loop:
         self.downloads.recall()
         while self.in_flight or (self.waiting and not self.stop.is_set()):
             while picked := self.pick():
-                submit(picked, _LIVES - self.downloads.lost_by(picked))
+                submit(picked, _LIVES)
             if self.aside and not self.in_flight and not self.stop.is_set():
                 submit(_work(heapq.heappop(self.aside)), 0)
             if self.stop.is_set() and not stopping:
@@ -285,13 +286,13 @@ class _Loop:
                 try:
                     outcomes = ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    outcomes = _died(work, error)
+                    outcomes = _died(work, error, alone=lives == 0)
                 deaths = [outcome.reason for outcome in outcomes if outcome.reason in _KILLED]
                 killed = bool(deaths) and work.source_id not in self.gone
                 if killed:
                     self.watcher.killed(work.stage.name, work.owner, deaths[0])
                 if self.downloads.takes(work):
-                    again = killed and (lives > 0 or self.stop.is_set())
+                    again = killed and (self.downloads.lost_by(work) < _LIVES or self.stop.is_set())
                     last = work.source_id in self.gone or bool(deaths)
                     if not self.downloads.goes_on(work, None if again else outcomes[0], last=last):
                         self.commit(work, [self.downloads.dated(outcome) for outcome in outcomes])
@@ -498,10 +499,11 @@ def _closed(caller: Any) -> list[Written]:
     return written
 
 
-def _died(work: Work, error: Exception) -> list[Outcome]:
+def _died(work: Work, error: Exception, *, alone: bool) -> list[Outcome]:
     """Its workers died. The machine may be to blame, so a later run tries again; who kills that one's too is not asked
-    again."""
+    again, if nothing else was under way."""
     line = str(error).strip().splitlines()[0][:200]
+    last = ", at last with nothing else under way" if alone else ""
     return [
         Outcome(
             video_id=work.owner,
@@ -509,8 +511,8 @@ def _died(work: Work, error: Exception) -> list[Outcome]:
             part=part,
             status="failed",
             reason="worker_died",
-            message=f"its worker died each time, at last with nothing else under way ({line})",
-            transient=work.attempts.get(part, 0) == 0,
+            message=f"its worker died each time{last} ({line})",
+            transient=not alone or work.attempts.get(part, 0) == 0,
             attempts=work.attempts.get(part, 0) + 1,
             fingerprint=fingerprint,
         )
