@@ -16,11 +16,13 @@ import duckdb
 import psutil
 import pytest
 from conftest import Command, Running
+from ray_nodes import cluster
 from rich.console import Console
 
+from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.pipeline.progress import RunProgress
-from marathon_pipeline.pipeline.standing import Account
+from marathon_pipeline.pipeline.standing import Account, run_status
 from marathon_pipeline.pipeline.watcher import Load
 
 JOB = "dataset: out\ninputs: [m.jsonl]\nsegment: {min_seconds: 0}\nevents: {min_events: 0}\nrun: {workers: 1}\n"
@@ -151,6 +153,12 @@ def test_a_killed_run_resumes_its_downloads_and_a_limit_of_local_bytes_holds(
     assert found == {f"v{n}": hashlib.sha256((videos / f"{n}.mp4").read_bytes()).hexdigest() for n in range(3)}
 
 
+def waiting(marathon: Command) -> int:
+    """Downloads that a run says are waiting, at its last heartbeat."""
+    status = run_status(Storage(str(marathon.folder / "out")))
+    return status.standing.stages["download"].waiting if status and status.standing and status.standing.stages else 0
+
+
 def connected(process: Running, port: int) -> list[psutil.Process]:
     """Those of a run's processes that ask from a port."""
     found = []
@@ -179,6 +187,27 @@ def test_a_download_that_loses_its_worker_again_and_again_stops_nothing_else_and
     assert [line["transient"] for line in ledger(marathon) if line.get("reason") == "worker_died"] == [True]
     site.go_on.set()
     marathon("run", "job.yaml", "--until", "segment")
+
+
+@pytest.mark.slow
+def test_downloads_wait_for_a_node_with_cpus_and_those_of_one_that_is_lost_begin_on_another(
+    marathon: Command, site: Site
+) -> None:
+    job(marathon, *({"url": f"{site.address}/held/{n}.mp4", "id": f"v{n}"} for n in range(3)))
+    with cluster() as nodes:  # whose head has no CPUs
+        settings = ("download.limits.egress=node", "run.workers=3", f"run.ray_address={nodes.address}")
+        sets = [f"--set={setting}" for setting in settings]
+        process = marathon.start("run", "job.yaml", "--until", "download", *sets)
+        wait_for(lambda: process.poll() is not None or waiting(marathon) == 3)
+        lost = nodes.add(num_cpus=1)
+        wait_for(site.held.is_set)
+        nodes.kill(lost)  # one was under way there, and two were to follow
+        nodes.add(num_cpus=1)
+        site.go_on.set()
+        out, err = process.communicate(timeout=_PATIENCE)
+    assert process.returncode == 0, out + err
+    log = "".join(path.read_text() for path in (marathon.folder / "out/logs").rglob("*.jsonl"))
+    assert log.count('"work_killed"') == 1
 
 
 @pytest.mark.slow

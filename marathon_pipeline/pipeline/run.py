@@ -286,6 +286,9 @@ class _Loop:
                 try:
                     outcomes = ray.get(reference)
                 except ray.exceptions.RayError as error:
+                    if isinstance(error, ray.exceptions.TaskUnschedulableError) and work.source_id not in self.gone:
+                        self.downloads.unplaced(work)  # nothing else has to run on a certain node
+                        continue
                     outcomes = _died(work, error, alone=lives == 0)
                 deaths = [outcome.reason for outcome in outcomes if outcome.reason in _KILLED]
                 killed = bool(deaths) and work.source_id not in self.gone
