@@ -1,5 +1,6 @@
 """What the run's loop decides, without Ray under it: outcomes are handed to it as workers would hand them."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from marathon_pipeline.annotators.measured import Measured
 from marathon_pipeline.dataset.dataset import Dataset, media_key
+from marathon_pipeline.hour_llava.features import FeatureSettings
 from marathon_pipeline.pipeline.plan import Selection, Work
 from marathon_pipeline.pipeline.run import _died, _Loop
 from marathon_pipeline.pipeline.settings import RunSettings
@@ -16,6 +18,7 @@ from marathon_pipeline.pipeline.stage_list import ANNOTATED, StageSettings, buil
 from marathon_pipeline.pipeline.standing import Account
 from marathon_pipeline.records import Outcome, Source
 from marathon_pipeline.sources.settings import LimitSettings
+from marathon_pipeline.stages.extract_features import ExtractFeatures
 from marathon_pipeline.stages.stage import Stage
 from marathon_pipeline.taxonomy import TASK_IDS, load_taxonomy
 
@@ -150,3 +153,35 @@ def test_only_a_death_with_nothing_else_under_way_condemns(
     (outcome,) = _died(work, RuntimeError("its node died\nand more"), alone=alone)
     assert (outcome.transient, outcome.attempts) == (transient, attempts + 1)
     assert outcome.message.endswith("(its node died)") and alone == ("nothing else" in outcome.message)
+
+
+def test_gpu_work_is_begun_for_the_gpus_that_there_are_and_takes_workers_places_where_there_is_none(
+    world: World,
+) -> None:
+    pytest.importorskip("torch")
+    with world.run() as loop:
+        world.fetch(loop)
+        world.cut(loop)
+        world.cut(loop)
+        segment, features = world.stages()[1], ExtractFeatures(FeatureSettings(tower="none"), world.dataset.storage)
+        loop.rank["extract_features"] = 9
+        for stage, count in ((segment, 9), (features, 9)):
+            for number in range(count):
+                loop.push(Work(stage, f"v{number}", "s"))
+
+        def begun() -> Counter[str]:
+            before = len(loop.in_flight)
+            while work := loop.pick():
+                loop.in_flight[len(loop.in_flight)] = work, 2
+            return Counter(work.stage.name for work, _ in list(loop.in_flight.values())[before:])
+
+        loop.gpus = 2
+        assert begun() == {"extract_features": 2, "segment": 5}  # one more than workers
+        loop.in_flight.clear()
+        loop.gpus = 0  # both were on the node that is lost
+        assert begun() == {"extract_features": 5}
+        loop.in_flight.clear()
+        loop.gpus = 1
+        assert begun() == {"extract_features": 1, "segment": 4}
+        for queue in loop.queues():
+            queue.clear()

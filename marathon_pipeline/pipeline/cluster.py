@@ -77,6 +77,14 @@ def nodes_by_address() -> dict[str, str]:
     return dict(sorted((address, node) for node, address in nodes(cpus=1).items()))
 
 
+def gpus() -> int:
+    """How many the cluster has now."""
+    import ray
+
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(resources.get("GPU", 0))
+
+
 @contextmanager
 def _lean(settings: RunSettings) -> Iterator[None]:
     """Ray without what a run on one machine never asks: dashboard, autoscaler, log monitor, and metrics by default.

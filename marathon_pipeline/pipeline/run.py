@@ -14,7 +14,7 @@ from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.annotators.served.settings import Price
 from marathon_pipeline.dataset.dataset import Dataset, original_key
 from marathon_pipeline.dataset.lease import Lease
-from marathon_pipeline.pipeline.cluster import drained_on_signals, ray_started
+from marathon_pipeline.pipeline.cluster import drained_on_signals, gpus, ray_started
 from marathon_pipeline.pipeline.downloads import Downloads
 from marathon_pipeline.pipeline.fetches import Entry
 from marathon_pipeline.pipeline.plan import Planner, Selection, Work
@@ -35,6 +35,7 @@ _STEP_SECONDS = 0.5
 # download nothing else waits, since it may take hours: its last try goes beside the others, and never condemns it.
 _LIVES = 2
 _WEIGH_SECONDS = 60.0
+_GPUS_SECONDS = 10.0  # between looks for them: nodes come and go
 _TELL_SECONDS = 2.0  # between looks at the load: of a queue of 30,000 one takes ten milliseconds
 _KILLED = ("worker_died", "decoder_killed")  # by somebody else, such as the out-of-memory killer: tried again
 
@@ -100,11 +101,13 @@ class _Loop:
         self.planner = Planner(stages, dataset.ledger, selection)
         self.rank = {stage.name: index for index, stage in enumerate(stages)}
         self.ready: list[Entry] = []
+        self.for_gpu: list[Entry] = []  # what is faster on one, and takes a worker's place where there is none
         self.served: list[Entry] = []  # what only waits for servers
         self.aside: list[Entry] = []  # what has lost its worker again and again: tried by itself
         self.downloads = Downloads(dataset, sources, limits)  # those from the network, which need leave and room
         self.callers: list[Any] = []
         self.in_flight: dict[Any, tuple[Work, int]] = {}
+        self.gpus, self.gpus_at = 0, float("-inf")  # in the cluster, and when that was looked up
         self.result = RunResult()
         self.stop = threading.Event()
         self.flushed = time.monotonic()
@@ -120,7 +123,7 @@ class _Loop:
         return any(self.queues())
 
     def queues(self) -> tuple[list[Entry], ...]:
-        return self.ready, self.served, self.aside, *self.downloads.queues()
+        return self.ready, self.for_gpu, self.served, self.aside, *self.downloads.queues()
 
     def keep_to(self, budget: Budget, prices: Mapping[str, Price]) -> None:
         self.budget = budget
@@ -168,10 +171,11 @@ class _Loop:
         known = self.dataset.ledger.known("segment", work.owner)
         seconds = known.video_seconds if known else 0.0
         entry = -self.rank[work.stage.name], -seconds, work.owner, work
+        own = self.served if is_served(work.stage) else self.for_gpu if uses_gpu(work.stage) else self.ready
         if self.downloads.takes(work):
             self.downloads.push(entry)
         else:
-            heapq.heappush(self.aside if aside else self.served if is_served(work.stage) else self.ready, entry)
+            heapq.heappush(self.aside if aside else own, entry)
 
     def pick(self) -> Work | None:
         """What to begin next, if anything can."""
@@ -180,11 +184,15 @@ class _Loop:
         waiting = sum(is_served(work.stage) for work, _ in self.in_flight.values())
         if self.served and waiting < self.settings.served_at_once * len(self.callers):
             return _work(heapq.heappop(self.served))
+        on_gpu = sum(uses_gpu(work.stage) for work, _ in self.in_flight.values()) if self.gpus else 0
+        if self.for_gpu and on_gpu < self.gpus:
+            return _work(heapq.heappop(self.for_gpu))
         # One more than there are workers: the next order is there before a worker comes back for it.
-        if len(self.in_flight) - waiting > self.settings.workers:
+        if len(self.in_flight) - waiting - on_gpu > self.settings.workers:
             return None
-        if self.ready:
-            return _work(heapq.heappop(self.ready))
+        for_workers = (self.ready,) if self.gpus else (self.ready, self.for_gpu)
+        if first := min(filter(None, for_workers), key=lambda queue: queue[0][:-1], default=None):
+            return _work(heapq.heappop(first))
         return self.downloads.next() if self.downloads.wakes() == 0 and self.has_room() else None
 
     def has_room(self) -> bool:
@@ -221,10 +229,8 @@ class _Loop:
         import ray
 
         remote = ray.remote(max_retries=0)(_carry_out)
-        on_gpu = remote
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        if resources.get("GPU", 0) >= 1:  # else Ray would wait for one for ever
-            on_gpu = ray.remote(max_retries=0, num_gpus=1, max_calls=0)(_carry_out)  # 1 loads the model for each video
+        on_gpu = ray.remote(max_retries=0, num_gpus=1, max_calls=0)(_carry_out)  # 1 loads the model for each video
+        want_gpu: set[Any] = set()  # which of `in_flight` wait for one, or have it
         self.callers = self.new_callers()
         handles = {stage.name: ray.put(stage) for stage in self.planner.stages}
         dataset = ray.put(self.dataset)
@@ -255,12 +261,18 @@ class _Loop:
                 reference = self.callers[number].carry_out.remote(work.stage.name, order)
                 asking[reference] = number
             else:
-                task = (on_gpu if uses_gpu(work.stage) else remote).options(name=work.stage.name)
+                takes_gpu = uses_gpu(work.stage) and self.gpus > 0
+                task = (on_gpu if takes_gpu else remote).options(name=work.stage.name)
                 reference = task.remote(handles[work.stage.name], dataset, order)
+                want_gpu.update([reference] if takes_gpu else [])
             self.in_flight[reference] = work, lives
 
         self.downloads.recall()
         while self.in_flight or (self.waiting and not self.stop.is_set()):
+            if time.monotonic() - self.gpus_at > _GPUS_SECONDS:
+                self.gpus, self.gpus_at = gpus(), time.monotonic()
+                for reference in () if self.gpus else want_gpu:
+                    ray.cancel(reference)  # Ray would wait for ever for one to come
             while picked := self.pick():
                 submit(picked, _LIVES)
             if self.aside and not self.in_flight and not self.stop.is_set():
@@ -283,11 +295,13 @@ class _Loop:
             for reference in done:
                 work, lives = self.in_flight.pop(reference)
                 asking.pop(reference, None)
+                want_gpu.discard(reference)
                 try:
                     outcomes = ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    if isinstance(error, ray.exceptions.TaskUnschedulableError) and work.source_id not in self.gone:
-                        self.downloads.unplaced(work)  # nothing else has to run on a certain node
+                    unplaced = ray.exceptions.TaskUnschedulableError, ray.exceptions.TaskCancelledError
+                    if isinstance(error, unplaced) and work.source_id not in self.gone:
+                        self.put_back(work, lives)
                         continue
                     outcomes = _died(work, error, alone=lives == 0)
                 deaths = [outcome.reason for outcome in outcomes if outcome.reason in _KILLED]
@@ -317,6 +331,13 @@ class _Loop:
             self.result.written += _closed(caller)
         self.tell(always=True)
         self.result.stopped = self.waiting or self.result.unfinished
+
+    def put_back(self, work: Work, lives: int) -> None:
+        """What could not begin where it was to: the node that it was to leave by is gone, or the last GPU."""
+        if self.downloads.takes(work):
+            self.downloads.unplaced(work)
+        else:
+            self.push(work, aside=lives == 0)
 
     def new_callers(self) -> list[Any]:
         """The processes that ask servers: they wait, and take no CPU from those that decode."""
