@@ -3,14 +3,16 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from marathon_pipeline.annotators.measured import Measured
 from marathon_pipeline.dataset.dataset import Dataset, media_key
+from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.hour_llava.features import FeatureSettings
-from marathon_pipeline.pipeline.plan import Selection, Work
+from marathon_pipeline.pipeline.plan import Planner, Selection, Work
 from marathon_pipeline.pipeline.run import _died, _Loop
 from marathon_pipeline.pipeline.settings import RunSettings
 from marathon_pipeline.pipeline.spending import Budget
@@ -33,6 +35,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.dataset = Dataset(str(folder), create=True)
         self.account = Account()
+        self.sources = {"s": SOURCE}
 
     def stages(self) -> tuple[Stage, ...]:
         writers = dict.fromkeys(ANNOTATED, Measured())
@@ -44,7 +47,7 @@ class World:
         self.account = Account()
         settings, limits = RunSettings(workers=4), LimitSettings()
         with self.dataset.lease() as lease:
-            loop = _Loop(self.dataset, self.stages(), {"s": SOURCE}, settings, selection, lease, self.account, limits)
+            loop = _Loop(self.dataset, self.stages(), self.sources, settings, selection, lease, self.account, limits)
             loop.keep_to(Budget(), {})
             loop.fill()
             yield loop
@@ -82,6 +85,18 @@ def ended(work: Work, **fields: object) -> Outcome:
     status = "failed" if "reason" in fields else "ok"
     outcome = Outcome(video_id=work.owner, stage=work.stage.name, status=status, fingerprint=fingerprint)
     return outcome.model_copy(update=fields)
+
+
+class Listed(Storage):
+    """It counts what is asked of it."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.lists: Counter[str] = Counter()
+
+    def keys(self, prefix: str) -> list[str]:
+        self.lists[prefix.partition("/")[0]] += 1
+        return super().keys(prefix)
 
 
 @pytest.fixture
@@ -155,10 +170,27 @@ def test_only_a_death_with_nothing_else_under_way_condemns(
     assert outcome.message.endswith("(its node died)") and alone == ("nothing else" in outcome.message)
 
 
+def test_originals_are_listed_once_however_many_wait_to_be_cut(world: World) -> None:
+    ids = [f"s{number}" for number in range(20)]
+    world.sources = {each: SOURCE.model_copy(update={"source_id": each}) for each in ids}
+    planner = Planner(world.stages(), world.dataset.ledger, CUT)
+    for each in ids:
+        work = planner.of_source(world.sources[each])
+        world.dataset.storage.write(media_key("originals", each, ".mp4"), b"bytes")
+        world.dataset.ledger.append([ended(work, videos=(each,))])
+    world.dataset.storage = storage = Listed(world.dataset.url)
+    with world.run() as loop:
+        for _ in ids:
+            world.cut(loop)
+    assert storage.lists["originals"] == 1
+    assert storage.keys("originals") == []
+
+
 def test_gpu_work_is_begun_for_the_gpus_that_there_are_and_takes_workers_places_where_there_is_none(
     world: World,
 ) -> None:
-    pytest.importorskip("torch")
+    if find_spec("torch") is None or find_spec("transformers") is None:
+        pytest.skip("needs torch and transformers")
     with world.run() as loop:
         world.fetch(loop)
         world.cut(loop)

@@ -8,11 +8,12 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.annotators.served.settings import Price
-from marathon_pipeline.dataset.dataset import Dataset, original_key
+from marathon_pipeline.dataset.dataset import Dataset, original_key, originals
 from marathon_pipeline.dataset.lease import Lease
 from marathon_pipeline.pipeline.cluster import drained_on_signals, gpus, ray_started
 from marathon_pipeline.pipeline.downloads import Downloads
@@ -22,6 +23,7 @@ from marathon_pipeline.pipeline.purge import begin, holds_removed
 from marathon_pipeline.pipeline.settings import RunSettings
 from marathon_pipeline.pipeline.spending import Budget, Spending, reached
 from marathon_pipeline.pipeline.watcher import Load, Watcher
+from marathon_pipeline.pipeline.weight import Weight
 from marathon_pipeline.pipeline.work import Caller, Order, carry_out
 from marathon_pipeline.records import Outcome, Source
 from marathon_pipeline.sources.governor import Paused
@@ -34,7 +36,6 @@ _STEP_SECONDS = 0.5
 # node that is lost and a stranger's kill -9 say nothing about it, and a death with nothing else under way does. For a
 # download nothing else waits, since it may take hours: its last try goes beside the others, and never condemns it.
 _LIVES = 2
-_WEIGH_SECONDS = 60.0
 _GPUS_SECONDS = 10.0  # between looks for them: nodes come and go
 _TELL_SECONDS = 2.0  # between looks at the load: of a queue of 30,000 one takes ten milliseconds
 _KILLED = ("worker_died", "decoder_killed")  # by somebody else, such as the out-of-memory killer: tried again
@@ -113,7 +114,7 @@ class _Loop:
         self.flushed = time.monotonic()
         self.told = float("-inf")
         self.spending: Spending | None = None
-        self.bytes, self.weighed = 0, float("-inf")  # of the dataset, and when that was looked up
+        self.weight = Weight(dataset.storage)
         self.removals = dataset.removals()
         self.gone: set[str] = set()  # sources that were purged while this runs
         self.unsettled: set[str] = set()  # those of them that are still to be removed
@@ -132,14 +133,12 @@ class _Loop:
             self.check_budget()
 
     def check_budget(self) -> None:
-        """Stop where it is reached; what the dataset takes is looked up now and then."""
+        """Stop where it is reached."""
         if self.spending is None:
             return
         totals = self.spending.totals()
         if self.budget.storage_bytes is not None:
-            if time.monotonic() - self.weighed > _WEIGH_SECONDS:
-                self.bytes, self.weighed = self.dataset.storage.total_bytes(), time.monotonic()
-            totals["storage_bytes"] = self.bytes
+            totals["storage_bytes"] = self.weight.bytes()
         self.result.budget = reached(self.budget, totals)
         if self.result.budget:
             self.stop.set()
@@ -222,8 +221,13 @@ class _Loop:
     def next_work(self, video_id: str, source_id: str) -> Work | None:
         return next((work for work in self.planner.of_video(video_id, source_id) if work.stale), None)
 
+    @cached_property
+    def originals(self) -> dict[str, str]:
+        """The keys of the downloads that are kept, by source. Nobody else adds any, or deletes one that is needed."""
+        return originals(self.dataset.storage)
+
     def original_is_gone(self, source_id: str) -> bool:
-        return not self.sources[source_id].path and original_key(self.dataset.storage, source_id) is None
+        return not self.sources[source_id].path and source_id not in self.originals
 
     def go(self) -> None:
         import ray
@@ -401,6 +405,8 @@ class _Loop:
             if outcome.status == "failed":
                 self.result.failed.append(outcome)
         if work.stage.name == "download":
+            if self.sources[work.source_id].url and (key := original_key(self.dataset.storage, work.source_id)):
+                self.originals[work.source_id] = key
             if videos := self.after_download(work.source_id):
                 self.watcher.expect(videos - 1)
             else:
@@ -451,7 +457,7 @@ class _Loop:
         download = known("download", source_id)
         cuts = [known("segment", video_id) for video_id in download.videos] if download else [None]
         if all(cut is not None and not cut.transient for cut in cuts):
-            key = original_key(self.dataset.storage, source_id)
+            key = self.originals.pop(source_id, None)
             if key is not None:
                 self.flush(always=True)
                 self.dataset.storage.remove(key)
@@ -459,8 +465,7 @@ class _Loop:
     def drop_leftovers(self) -> None:
         """Delete originals that a run which was killed, or which kept them, has left behind."""
         wanted = {work.source_id for queue in self.queues() for *_, work in queue}
-        for key in self.dataset.storage.keys("originals"):
-            source_id = key.rpartition("/")[2].partition(".")[0]
+        for source_id in [*self.originals]:
             if source_id in self.sources and source_id not in wanted:
                 self.drop_original(source_id)
 
