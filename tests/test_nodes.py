@@ -70,15 +70,34 @@ def test_a_node_that_is_lost_costs_what_it_was_doing_and_one_that_joins_takes_wo
     assert len(counts) == 10 and counts.total() - 10 <= 2  # two CPUs
 
 
-def test_stages_are_placed_by_their_resources(done: Path, begun: Command, nodes: Nodes) -> None:
+def tower(folder: Path) -> str:
+    """The setting that has features made, by a tiny tower."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(1)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = transformers.SiglipVisionConfig(**sizes, image_size=64, patch_size=4)
-    transformers.SiglipVisionModel(config).save_pretrained(begun.folder / "tower")
+    transformers.SiglipVisionModel(config).save_pretrained(folder / "tower")
+    return f"--set=features.tower={folder}/tower"
+
+
+def test_features_are_made_without_a_gpu_once_the_node_of_the_only_one_is_lost(marathon: Command, nodes: Nodes) -> None:
+    job = JOB.replace("VIDEOS", "videos").replace("videos: 10", "videos: 3")
+    (marathon.folder / "job.yaml").write_text(job)
+    plain, gpu = nodes.add(num_cpus=2), nodes.add(num_cpus=1, num_gpus=1)
+    sets = (f"--set=run.ray_address={nodes.address}", tower(marathon.folder))
+    process = marathon.start("run", "job.yaml", "--until", "extract_features", *sets)
+    until(lambda: "extract_features" in nodes.at_work(gpu), process)
+    nodes.kill(gpu)
+    until(lambda: "extract_features" in nodes.at_work(plain), process)
+    out, err = process.communicate()
+    assert process.returncode == 0, out + err
+    assert "extract_features 3 ok" in " ".join(out.split())
+
+
+def test_stages_are_placed_by_their_resources(done: Path, begun: Command, nodes: Nodes) -> None:
     plain, gpu = nodes.add(num_cpus=2), nodes.add(num_cpus=1, num_gpus=1)  # Ray counts GPUs, and looks for none
-    sets = (f"--set=run.ray_address={nodes.address}", f"--set=features.tower={begun.folder}/tower")
+    sets = (f"--set=run.ray_address={nodes.address}", tower(begun.folder))
     with served.running(model="test", latency=0.2) as server:
         job = yaml.safe_load((begun.folder / "job.yaml").read_text())
         job["models"] = {"writer": {"model": "test", "endpoints": [server.url]}}

@@ -8,17 +8,21 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import duckdb
+import psutil
 import pytest
-from conftest import Command
+from conftest import Command, Running
+from ray_nodes import cluster
 from rich.console import Console
 
+from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.pipeline.progress import RunProgress
-from marathon_pipeline.pipeline.standing import Account
+from marathon_pipeline.pipeline.standing import Account, run_status
 from marathon_pipeline.pipeline.watcher import Load
 
 JOB = "dataset: out\ninputs: [m.jsonl]\nsegment: {min_seconds: 0}\nevents: {min_events: 0}\nrun: {workers: 1}\n"
@@ -44,6 +48,8 @@ class Site(ThreadingHTTPServer):
         self.dataset = dataset
         self.held = threading.Event()  # somebody waits for the second half of a video under `/held/`
         self.go_on = threading.Event()
+        self.later = threading.Event()  # what is under `/later/` is given
+        self.ports: list[int] = []  # of those that wait under `/held/`, the last one last
         self.asked: list[tuple[str, str, int]] = []  # path, Range, originals on the disk by then
 
 
@@ -53,6 +59,9 @@ class Answer(SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         originals = [path for path in (self.server.dataset / "originals").rglob("*") if path.is_file()]
         self.server.asked.append((self.path, self.headers.get("Range", ""), len(originals)))
+        if self.path.startswith("/later/"):
+            self.server.later.wait(_PATIENCE)
+            self.path = self.path.removeprefix("/later")
         if not self.path.startswith("/held/"):
             return super().do_GET()
         body = Path(self.directory, self.path.rpartition("/")[2]).read_bytes()
@@ -65,6 +74,7 @@ class Answer(SimpleHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body[start : len(body) // 2])
         self.server.held.set()
+        self.server.ports.append(self.client_address[1])
         self.server.go_on.wait(_PATIENCE)
         try:
             self.wfile.write(body[max(start, len(body) // 2) :])
@@ -83,6 +93,7 @@ def site(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.go_on.set()
+        server.later.set()
         server.shutdown()
 
 
@@ -92,7 +103,7 @@ def job(marathon: Command, *rows: dict[str, object]) -> None:
 
 
 def ledger(marathon: Command) -> list[dict[str, object]]:
-    files = sorted((marathon.folder / "out/ledger").iterdir())
+    files = sorted((marathon.folder / "out/ledger").glob("*.jsonl"))
     return [json.loads(line) for path in files for line in path.read_text().splitlines()]
 
 
@@ -140,6 +151,63 @@ def test_a_killed_run_resumes_its_downloads_and_a_limit_of_local_bytes_holds(
         duckdb.sql(f"select video_id, sha256 from '{marathon.folder}/out/tables/videos/*/*.parquet'").fetchall()
     )
     assert found == {f"v{n}": hashlib.sha256((videos / f"{n}.mp4").read_bytes()).hexdigest() for n in range(3)}
+
+
+def waiting(marathon: Command) -> int:
+    """Downloads that a run says are waiting, at its last heartbeat."""
+    status = run_status(Storage(str(marathon.folder / "out")))
+    return status.standing.stages["download"].waiting if status and status.standing and status.standing.stages else 0
+
+
+def connected(process: Running, port: int) -> list[psutil.Process]:
+    """Those of a run's processes that ask from a port."""
+    found = []
+    for each in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.Error):
+            found += [each for connection in each.net_connections() if connection.laddr.port == port]
+    return found
+
+
+@pytest.mark.slow
+def test_a_download_that_loses_its_worker_again_and_again_stops_nothing_else_and_is_tried_by_the_next_run(
+    marathon: Command, site: Site
+) -> None:
+    rows = [{"url": f"{site.address}/held/0.mp4", "id": "v0"}, {"url": f"{site.address}/later/1.mp4", "id": "v1"}]
+    job(marathon, *rows)
+    process = marathon.start("run", "job.yaml", "--until", "segment", "--set", "run.workers=2")
+    for deaths in range(3):
+        wait_for(lambda deaths=deaths: len(set(site.ports)) > deaths and connected(process, site.ports[-1]))
+        if deaths == 2:  # its last try is under way
+            site.later.set()
+            wait_for(lambda: any((line["video_id"], line["stage"]) == ("v1", "segment") for line in ledger(marathon)))
+        for each in connected(process, site.ports[-1]):
+            each.kill()
+    out, err = process.communicate(timeout=_PATIENCE)
+    assert process.returncode == 1 and "v0  download: worker_died: its worker died each time (" in out, out + err
+    assert [line["transient"] for line in ledger(marathon) if line.get("reason") == "worker_died"] == [True]
+    site.go_on.set()
+    marathon("run", "job.yaml", "--until", "segment")
+
+
+@pytest.mark.slow
+def test_downloads_wait_for_a_node_with_cpus_and_those_of_one_that_is_lost_begin_on_another(
+    marathon: Command, site: Site
+) -> None:
+    job(marathon, *({"url": f"{site.address}/held/{n}.mp4", "id": f"v{n}"} for n in range(3)))
+    with cluster() as nodes:  # whose head has no CPUs
+        settings = ("download.limits.egress=node", "run.workers=3", f"run.ray_address={nodes.address}")
+        sets = [f"--set={setting}" for setting in settings]
+        process = marathon.start("run", "job.yaml", "--until", "download", *sets)
+        wait_for(lambda: process.poll() is not None or waiting(marathon) == 3)
+        lost = nodes.add(num_cpus=1)
+        wait_for(site.held.is_set)
+        nodes.kill(lost)  # one was under way there, and two were to follow
+        nodes.add(num_cpus=1)
+        site.go_on.set()
+        out, err = process.communicate(timeout=_PATIENCE)
+    assert process.returncode == 0, out + err
+    log = "".join(path.read_text() for path in (marathon.folder / "out/logs").rglob("*.jsonl"))
+    assert log.count('"work_killed"') == 1
 
 
 @pytest.mark.slow

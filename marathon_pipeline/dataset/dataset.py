@@ -124,6 +124,11 @@ def media_key(kind: str, owner: str, suffix: str) -> str:
     return f"{kind}/{hashlib.sha256(owner.encode()).hexdigest()[:2]}/{owner}{suffix}"
 
 
+def originals(storage: Storage) -> dict[str, str]:
+    """The keys of all downloaded sources that are kept, by source: of many in few requests."""
+    return {key.rpartition("/")[2].partition(".")[0]: key for key in storage.keys("originals")}
+
+
 def original_key(storage: Storage, source_id: str) -> str | None:
     """The key of a downloaded source, whatever its extension; None where it is not kept."""
     stem = media_key("originals", source_id, ".")

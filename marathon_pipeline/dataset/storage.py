@@ -199,7 +199,8 @@ class Storage:
 
     def total_bytes(self) -> int:
         """Of all keys."""
-        return sum(entry["size"] for batch in obstore.list(self._store) for entry in batch)
+        with _errors(self.url, "listed"):
+            return sum(entry["size"] for batch in obstore.list(self._store) for entry in batch)
 
     def originals_bytes(self) -> int:
         """Of the downloads that lie here on the local disk; in an object store they take none of it."""

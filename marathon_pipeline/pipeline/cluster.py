@@ -63,17 +63,26 @@ def ray_started(settings: RunSettings) -> Iterator[None]:
         ray.shutdown()
 
 
-def nodes() -> dict[str, str]:
-    """The address of each node that takes work now, by its id."""
+def nodes(cpus: float = 0.0) -> dict[str, str]:
+    """The address of each node that is there now and has so many CPUs, by its id."""
     import ray
 
     known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return {node["NodeID"]: node["NodeManagerAddress"] for node in known if node["Alive"]}
+    there = (node for node in known if node["Alive"] and node["Resources"].get("CPU", 0.0) >= cpus)
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in there}
 
 
 def nodes_by_address() -> dict[str, str]:
-    """One of them for each address."""
-    return dict(sorted((address, node) for node, address in nodes().items()))
+    """One node that takes work for each address."""
+    return dict(sorted((address, node) for node, address in nodes(cpus=1).items()))
+
+
+def gpus() -> int:
+    """How many the cluster has now."""
+    import ray
+
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(resources.get("GPU", 0))
 
 
 @contextmanager

@@ -39,14 +39,17 @@ class Downloads:
 
     def wakes(self) -> float:
         """In how many seconds the next one may begin; inf where that hangs on one under way, or on a later run."""
+        if self._limits.egress == "node" and self._fetches:
+            if time.monotonic() - self._nodes_at > _NODES_SECONDS:
+                self._leave_by(nodes_by_address())
+                self._nodes_at = time.monotonic()
+            if not self._nodes:
+                return _NODES_SECONDS  # one may join
         now = time.time()
         return max(0.0, self._fetches.wakes(now) - now)
 
     def next(self) -> Work | None:
         """One that may begin now."""
-        if self._limits.egress == "node" and time.monotonic() - self._nodes_at > _NODES_SECONDS:
-            self._nodes, self._nodes_at = nodes_by_address(), time.monotonic()
-            self._governor.egresses = tuple(self._nodes)
         picked = self._fetches.next(time.time())
         if picked is None:
             return None
@@ -60,9 +63,20 @@ class Downloads:
         _, ticket = self._tickets[work.owner]
         return self._nodes.get(ticket.egress, "")
 
+    def unplaced(self, work: Work) -> None:
+        """The node that it was to run on is gone. It waits for another one, and has cost no worker."""
+        entry, ticket = self._tickets.pop(work.owner)
+        self._fetches.ended(entry, ticket, None, time.time())
+        self._leave_by({address: node for address, node in self._nodes.items() if address != ticket.egress})
+        self.remember()
+
+    def _leave_by(self, nodes: dict[str, str]) -> None:
+        self._nodes = nodes
+        self._governor.egresses = tuple(nodes)
+
     def lost_by(self, work: Work) -> int:
-        """How many workers it has cost; 0 for what is no download."""
-        return self._lost[work.owner] if self.takes(work) else 0
+        """How many workers it has cost."""
+        return self._lost[work.owner]
 
     def goes_on(self, work: Work, outcome: Outcome | None, *, last: bool) -> bool:
         """Whether one that has ended so is tried again in this run. outcome: None where another worker takes it."""

@@ -8,14 +8,15 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.annotators.served.settings import Price
-from marathon_pipeline.dataset.dataset import Dataset, original_key
+from marathon_pipeline.dataset.dataset import Dataset, original_key, originals
 from marathon_pipeline.dataset.lease import Lease
 from marathon_pipeline.pipeline.callers import Callers
-from marathon_pipeline.pipeline.cluster import drained_on_signals, ray_started
+from marathon_pipeline.pipeline.cluster import drained_on_signals, gpus, ray_started
 from marathon_pipeline.pipeline.downloads import Downloads
 from marathon_pipeline.pipeline.fetches import Entry
 from marathon_pipeline.pipeline.plan import Planner, Selection, Work
@@ -23,6 +24,7 @@ from marathon_pipeline.pipeline.purge import begin, holds_removed
 from marathon_pipeline.pipeline.settings import RunSettings
 from marathon_pipeline.pipeline.spending import Budget, Spending, reached
 from marathon_pipeline.pipeline.watcher import Load, Watcher
+from marathon_pipeline.pipeline.weight import Weight
 from marathon_pipeline.pipeline.work import Order, carry_out
 from marathon_pipeline.records import Outcome, Source
 from marathon_pipeline.sources.governor import Paused
@@ -32,9 +34,10 @@ from marathon_pipeline.stages.stage import Stage, is_served, uses_gpu
 _FLUSH_SECONDS = 1.0
 _STEP_SECONDS = 0.5
 # Workers or decoders that a video may cost before its last try, which it has by itself: a process that many share, a
-# node that is lost and a stranger's kill -9 say nothing about it, and a death with nothing else under way does.
+# node that is lost and a stranger's kill -9 say nothing about it, and a death with nothing else under way does. For a
+# download nothing else waits, since it may take hours: its last try goes beside the others, and never condemns it.
 _LIVES = 2
-_WEIGH_SECONDS = 60.0
+_GPUS_SECONDS = 10.0  # between looks for them: nodes come and go
 _TELL_SECONDS = 2.0  # between looks at the load: of a queue of 30,000 one takes ten milliseconds
 _KILLED = ("worker_died", "decoder_killed")  # by somebody else, such as the out-of-memory killer: tried again
 
@@ -100,16 +103,18 @@ class _Loop:
         self.planner = Planner(stages, dataset.ledger, selection)
         self.rank = {stage.name: index for index, stage in enumerate(stages)}
         self.ready: list[Entry] = []
+        self.for_gpu: list[Entry] = []  # what is faster on one, and takes a worker's place where there is none
         self.served: list[Entry] = []  # what only waits for servers
         self.aside: list[Entry] = []  # what has lost its worker again and again: tried by itself
         self.downloads = Downloads(dataset, sources, limits)  # those from the network, which need leave and room
         self.in_flight: dict[Any, tuple[Work, int]] = {}
+        self.gpus, self.gpus_at = 0, float("-inf")  # in the cluster, and when that was looked up
         self.result = RunResult()
         self.stop = threading.Event()
         self.flushed = time.monotonic()
         self.told = float("-inf")
         self.spending: Spending | None = None
-        self.bytes, self.weighed = 0, float("-inf")  # of the dataset, and when that was looked up
+        self.weight = Weight(dataset.storage)
         self.removals = dataset.removals()
         self.gone: set[str] = set()  # sources that were purged while this runs
         self.unsettled: set[str] = set()  # those of them that are still to be removed
@@ -119,7 +124,7 @@ class _Loop:
         return any(self.queues())
 
     def queues(self) -> tuple[list[Entry], ...]:
-        return self.ready, self.served, self.aside, *self.downloads.queues()
+        return self.ready, self.for_gpu, self.served, self.aside, *self.downloads.queues()
 
     def keep_to(self, budget: Budget, prices: Mapping[str, Price]) -> None:
         self.budget = budget
@@ -128,14 +133,12 @@ class _Loop:
             self.check_budget()
 
     def check_budget(self) -> None:
-        """Stop where it is reached; what the dataset takes is looked up now and then."""
+        """Stop where it is reached."""
         if self.spending is None:
             return
         totals = self.spending.totals()
         if self.budget.storage_bytes is not None:
-            if time.monotonic() - self.weighed > _WEIGH_SECONDS:
-                self.bytes, self.weighed = self.dataset.storage.total_bytes(), time.monotonic()
-            totals["storage_bytes"] = self.bytes
+            totals["storage_bytes"] = self.weight.bytes()
         self.result.budget = reached(self.budget, totals)
         if self.result.budget:
             self.stop.set()
@@ -167,10 +170,11 @@ class _Loop:
         known = self.dataset.ledger.known("segment", work.owner)
         seconds = known.video_seconds if known else 0.0
         entry = -self.rank[work.stage.name], -seconds, work.owner, work
+        own = self.served if is_served(work.stage) else self.for_gpu if uses_gpu(work.stage) else self.ready
         if self.downloads.takes(work):
             self.downloads.push(entry)
         else:
-            heapq.heappush(self.aside if aside else self.served if is_served(work.stage) else self.ready, entry)
+            heapq.heappush(self.aside if aside else own, entry)
 
     def pick(self) -> Work | None:
         """What to begin next, if anything can."""
@@ -179,11 +183,15 @@ class _Loop:
         waiting = sum(is_served(work.stage) for work, _ in self.in_flight.values())
         if self.served and waiting < self.settings.served_at_once:
             return _work(heapq.heappop(self.served))
+        on_gpu = sum(uses_gpu(work.stage) for work, _ in self.in_flight.values()) if self.gpus else 0
+        if self.for_gpu and on_gpu < self.gpus:
+            return _work(heapq.heappop(self.for_gpu))
         # One more than there are workers: the next order is there before a worker comes back for it.
-        if len(self.in_flight) - waiting > self.settings.workers:
+        if len(self.in_flight) - waiting - on_gpu > self.settings.workers:
             return None
-        if self.ready:
-            return _work(heapq.heappop(self.ready))
+        for_workers = (self.ready,) if self.gpus else (self.ready, self.for_gpu)
+        if first := min(filter(None, for_workers), key=lambda queue: queue[0][:-1], default=None):
+            return _work(heapq.heappop(first))
         return self.downloads.next() if self.downloads.wakes() == 0 and self.has_room() else None
 
     def has_room(self) -> bool:
@@ -213,17 +221,20 @@ class _Loop:
     def next_work(self, video_id: str, source_id: str) -> Work | None:
         return next((work for work in self.planner.of_video(video_id, source_id) if work.stale), None)
 
+    @cached_property
+    def originals(self) -> dict[str, str]:
+        """The keys of the downloads that are kept, by source. Nobody else adds any, or deletes one that is needed."""
+        return originals(self.dataset.storage)
+
     def original_is_gone(self, source_id: str) -> bool:
-        return not self.sources[source_id].path and original_key(self.dataset.storage, source_id) is None
+        return not self.sources[source_id].path and source_id not in self.originals
 
     def go(self) -> None:
         import ray
 
         remote = ray.remote(max_retries=0)(_carry_out)
-        on_gpu = remote
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        if resources.get("GPU", 0) >= 1:  # else Ray would wait for one for ever
-            on_gpu = ray.remote(max_retries=0, num_gpus=1, max_calls=0)(_carry_out)  # 1 loads the model for each video
+        on_gpu = ray.remote(max_retries=0, num_gpus=1, max_calls=0)(_carry_out)  # 1 loads the model for each video
+        want_gpu: set[Any] = set()  # which of `in_flight` wait for one, or have it
         callers = Callers(
             {stage.name: stage for stage in self.planner.stages if is_served(stage)}, self.dataset, self.settings
         )
@@ -258,14 +269,20 @@ class _Loop:
                 reference = task.remote(handles[work.stage.name], dataset, order)
                 callers.joined_by(reference)
             else:
-                task = (on_gpu if uses_gpu(work.stage) else remote).options(name=work.stage.name)
+                takes_gpu = uses_gpu(work.stage) and self.gpus > 0
+                task = (on_gpu if takes_gpu else remote).options(name=work.stage.name)
                 reference = task.remote(handles[work.stage.name], dataset, order)
+                want_gpu.update([reference] if takes_gpu else [])
             self.in_flight[reference] = work, lives
 
         self.downloads.recall()
         while self.in_flight or (self.waiting and not self.stop.is_set()):
+            if time.monotonic() - self.gpus_at > _GPUS_SECONDS:
+                self.gpus, self.gpus_at = gpus(), time.monotonic()
+                for reference in () if self.gpus else want_gpu:
+                    ray.cancel(reference)  # Ray would wait for ever for one to come
             while picked := self.pick():
-                submit(picked, _LIVES - self.downloads.lost_by(picked))
+                submit(picked, _LIVES)
             if self.aside and not self.in_flight and not self.stop.is_set():
                 submit(_work(heapq.heappop(self.aside)), 0)
             if self.stop.is_set() and not stopping:
@@ -284,18 +301,24 @@ class _Loop:
                 done = []
             for reference in done:
                 work, lives = self.in_flight.pop(reference)
+                want_gpu.discard(reference)
                 died = False
                 try:
                     outcomes = ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    outcomes, died = _died(work, error), isinstance(error, ray.exceptions.RayActorError)
+                    unplaced = ray.exceptions.TaskUnschedulableError, ray.exceptions.TaskCancelledError
+                    if isinstance(error, unplaced) and work.source_id not in self.gone:
+                        self.put_back(work, lives)
+                        continue
+                    died = isinstance(error, ray.exceptions.RayActorError)
+                    outcomes = _died(work, error, alone=lives == 0)
                 callers.ended(reference, died=died)
                 deaths = [outcome.reason for outcome in outcomes if outcome.reason in _KILLED]
                 killed = bool(deaths) and work.source_id not in self.gone
                 if killed:
                     self.watcher.killed(work.stage.name, work.owner, deaths[0])
                 if self.downloads.takes(work):
-                    again = killed and (lives > 0 or self.stop.is_set())
+                    again = killed and (self.downloads.lost_by(work) < _LIVES or self.stop.is_set())
                     last = work.source_id in self.gone or bool(deaths)
                     if not self.downloads.goes_on(work, None if again else outcomes[0], last=last):
                         self.commit(work, [self.downloads.dated(outcome) for outcome in outcomes])
@@ -316,6 +339,13 @@ class _Loop:
         self.result.written += callers.close()
         self.tell(always=True)
         self.result.stopped = self.waiting or self.result.unfinished
+
+    def put_back(self, work: Work, lives: int) -> None:
+        """What could not begin where it was to: the node that it was to leave by is gone, or the last GPU."""
+        if self.downloads.takes(work):
+            self.downloads.unplaced(work)
+        else:
+            self.push(work, aside=lives == 0)
 
     def why(self) -> str:
         """Nothing more is begun."""
@@ -349,18 +379,23 @@ class _Loop:
             return
         if len(outcomes) < len(work.stale):
             self.result.unfinished = True
+        if work.stage.name == "download":
+            outcomes = self.on_record(work, outcomes)
         if self.spending is not None:
             for outcome in outcomes:
                 before = self.dataset.ledger.get(outcome.stage, outcome.video_id, outcome.part)
                 self.spending.replace(before, outcome)
             self.check_budget()
-        self.watcher.ended(outcomes)
+        for each in [[outcome] for outcome in outcomes] if work.stage.name == "download" else [outcomes]:
+            self.watcher.ended(each)  # of one video
         self.dataset.ledger.append(outcomes)
         for outcome in outcomes:
             self.planner.attempted(outcome)
             if outcome.status == "failed":
                 self.result.failed.append(outcome)
         if work.stage.name == "download":
+            if self.sources[work.source_id].url and (key := original_key(self.dataset.storage, work.source_id)):
+                self.originals[work.source_id] = key
             if videos := self.after_download(work.source_id):
                 self.watcher.expect(videos - 1)
             else:
@@ -374,14 +409,44 @@ class _Loop:
         if work.stage.name == "segment":
             self.drop_original(work.source_id)
 
+    def on_record(self, work: Work, outcomes: list[Outcome]) -> list[Outcome]:
+        """What goes on record of a download. What an earlier one found stands where a source is not had once more: only
+        what was to be cut from it fails, and videos that are finished go into releases as before."""
+        failure, known = outcomes[0], self.dataset.ledger.known("download", work.owner)
+        if failure.status != "failed" or not known or (known.status, known.fingerprint) != ("ok", failure.fingerprint):
+            return outcomes
+        following = (self.next_work(video_id, work.owner) for video_id in self.planner.videos_of(work.owner))
+        message = f"its source could not be fetched again: {failure.message}"
+        uncut = [
+            Outcome(
+                video_id=cut.owner,
+                stage=cut.stage.name,
+                part=part,
+                status="failed",
+                reason=failure.reason,
+                message=message,
+                transient=failure.transient,
+                host=failure.host,
+                attempts=cut.attempts[part] + 1,
+                fingerprint=fingerprint,
+            )
+            for cut in following
+            if cut is not None and cut.stage.name == "segment"
+            for part, fingerprint in cut.stale.items()
+        ]
+        if not uncut:  # it was asked for by `--force --until download`
+            self.result.failed.append(failure)
+        return uncut
+
     def drop_original(self, source_id: str) -> None:
-        """A download is deleted once every video in it is cut, and that is on record."""
+        """A download is deleted once every video in it is cut or never will be, and that is on record."""
         if self.settings.keep_originals or self.sources[source_id].path:
             return
         known = self.dataset.ledger.known
         download = known("download", source_id)
-        if download and all(known("segment", video_id) for video_id in download.videos):
-            key = original_key(self.dataset.storage, source_id)
+        cuts = [known("segment", video_id) for video_id in download.videos] if download else [None]
+        if all(cut is not None and not cut.transient for cut in cuts):
+            key = self.originals.pop(source_id, None)
             if key is not None:
                 self.flush(always=True)
                 self.dataset.storage.remove(key)
@@ -389,8 +454,7 @@ class _Loop:
     def drop_leftovers(self) -> None:
         """Delete originals that a run which was killed, or which kept them, has left behind."""
         wanted = {work.source_id for queue in self.queues() for *_, work in queue}
-        for key in self.dataset.storage.keys("originals"):
-            source_id = key.rpartition("/")[2].partition(".")[0]
+        for source_id in [*self.originals]:
             if source_id in self.sources and source_id not in wanted:
                 self.drop_original(source_id)
 
@@ -441,10 +505,11 @@ def _carry_out(stage: Stage, dataset: Dataset, order: Order) -> list[Outcome]:
     return asyncio.run(alone())
 
 
-def _died(work: Work, error: Exception) -> list[Outcome]:
+def _died(work: Work, error: Exception, *, alone: bool) -> list[Outcome]:
     """Its workers died. The machine may be to blame, so a later run tries again; who kills that one's too is not asked
-    again."""
+    again, if nothing else was under way."""
     line = str(error).strip().splitlines()[0][:200]
+    last = ", at last with nothing else under way" if alone else ""
     return [
         Outcome(
             video_id=work.owner,
@@ -452,8 +517,8 @@ def _died(work: Work, error: Exception) -> list[Outcome]:
             part=part,
             status="failed",
             reason="worker_died",
-            message=f"its worker died each time, at last with nothing else under way ({line})",
-            transient=work.attempts.get(part, 0) == 0,
+            message=f"its worker died each time{last} ({line})",
+            transient=not alone or work.attempts.get(part, 0) == 0,
             attempts=work.attempts.get(part, 0) + 1,
             fingerprint=fingerprint,
         )
