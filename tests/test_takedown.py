@@ -407,8 +407,30 @@ def test_a_certificate_says_what_was_removed_and_where_it_was_looked_for(dataset
     assert looked_for == {"ids": 2, "urls": 1, "contents": 1, "frames": 1, "questions": 21}
     assert certificate["searched"]["files"]["releases"] == len(dataset.storage.keys("releases"))
     assert certificate["found"] == 0 and len(certificate["outside"]) == 7
+    assert certificate["searched"]["unread"] == {}
     assert certificate["sources"] == [Dataset(dataset.url).removals().entry(GONE.source_id)]
     assert purge(dataset.url, [GONE.source_id]).purged == (), "once is enough"
+
+
+def test_what_cannot_be_searched_is_named_in_the_certificate_and_nothing_private_with_it(dataset: Dataset) -> None:
+    unread = [
+        "notes/old.7z",
+        "notes/cut.jsonl.gz",
+        f"held/of_{GONE.source_id}_and.7z",
+        *(f"many/{n}" for n in range(9)),
+    ]
+    for key in unread:
+        dataset.storage.write(key, b"7z\xbc\xaf\x27\x1c\x00\x04")
+    ran = CliRunner().invoke(app, ["purge", dataset.url, GONE.source_id])
+    assert ran.exit_code == 0 and "not searched, for it cannot be opened: many/ (9 files)" in ran.output
+    certificate = dataset.storage.read("certificates/000001.json").decode()
+    assert json.loads(certificate)["searched"]["unread"] == {
+        "held/": 1,
+        "many/": 9,
+        "notes/cut.jsonl.gz": 1,
+        "notes/old.7z": 1,
+    }
+    assert GONE.source_id not in certificate and all(map(dataset.storage.exists, unread))
 
 
 def test_what_the_search_still_finds_is_named_and_there_is_no_certificate(dataset: Dataset) -> None:

@@ -79,6 +79,7 @@ class Searched(_Paper):
     contents: int
     frames: int
     questions: int
+    unread: dict[str, int] = {}  # files that cannot be opened, or not to their end: by key, or by folder
 
 
 class Certificate(_Paper):

@@ -9,8 +9,8 @@ import contextlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -49,6 +49,7 @@ _SEEN_TO = ("ledger", "sources.parquet", "job.yaml", RELEASES, MEDIA_ROOT)  # by
 _ONE_EACH = ("tables", "journal", "proxies", "features", "originals", ".scratch", ".partial")  # a file is of one video
 _MADE_AGAIN = ("audit",)  # shows pictures and texts; the next run writes it anew
 _AT_ONCE = 500  # files that a process looks through before it says what it found
+_FEW = 5  # files of a folder that are named; of more, how many they are
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Purged:
     order: Order
     replaced: tuple[tuple[str, str], ...]  # releases and media that were withdrawn, and what took their places
     left: tuple[str, ...] = ()
+    unread: Mapping[str, int] = field(default_factory=dict)  # as in the certificate
 
     def lines(self) -> Iterator[str]:
         for target in self.order.targets:
@@ -65,6 +67,8 @@ class Purged:
             yield f"removed {target.source_id}{videos}: {target.files} files"
         for before, now in self.replaced:
             yield f"withdrew {before}, " + (f"reissued as {now}" if now else "of which nothing is left")
+        for place, files in self.unread.items():
+            yield f"not searched, for it cannot be opened: {_counted(place, files)}"
         if self.left:
             more = f" and {len(self.left) - 3} more" if len(self.left) > 3 else ""
             yield f"still named in {', '.join(self.left[:3])}{more}: remove these, and purge again"
@@ -167,7 +171,7 @@ def carry_out(dataset: Dataset, order: Order) -> Purged:
     )
     searched, left = _search(storage, order)
     if left:
-        return Purged(order, replaced, left)
+        return Purged(order, replaced, left, searched.unread)
     removals = dataset.removals()
     certificate = Certificate(
         number=order.number,
@@ -182,7 +186,7 @@ def carry_out(dataset: Dataset, order: Order) -> Purged:
     storage.write(order.certificate, certificate.model_dump_json(indent=1).encode())
     storage.remove(order.key)
     storage.remove_empty_folders()
-    return Purged(order, replaced)
+    return Purged(order, replaced, unread=searched.unread)
 
 
 def _withdrawn_by(storage: Storage, root: str, order: Order) -> dict[str, str]:
@@ -202,7 +206,8 @@ def _search(storage: Storage, order: Order) -> tuple[Searched, tuple[str, ...]]:
     every = storage.keys("") if order.targets else []  # else nothing of it was ever here
     keys = [key for key in every if key != order.certificate and not key.startswith(f"{ORDERS}/")]
     parts = [keys[first : first + _AT_ONCE] for first in range(0, len(keys), _AT_ONCE)]
-    left = [key for found in in_parts(partial(_naming, storage, names), parts) for key in found]
+    found = list(in_parts(partial(_looked_through, storage, names), parts))
+    left = [key for named, _ in found for key in named]
     searched = Searched(
         files=dict(sorted(Counter(key.split("/")[0] for key in keys).items())),
         pictures=sum(PurePosixPath(key).suffix in PICTURES for key in keys),
@@ -211,13 +216,35 @@ def _search(storage: Storage, order: Order) -> tuple[Searched, tuple[str, ...]]:
         contents=sum(len(target.contents) for target in order.targets),
         frames=len(order.frames),
         questions=len(order.questions),
+        unread=_places([key for _, unread in found for key in unread], names),
     )
     return searched, tuple(left)
 
 
-def _naming(storage: Storage, names: Names, keys: Sequence[str]) -> list[str]:
-    """Of some files those that name one, by their own names or inside."""
-    return [key for key in keys if names.is_file(key) or named_in(storage, key, names)]
+def _looked_through(storage: Storage, names: Names, keys: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Of some files those that name one, by their own names or inside; and those that may, and cannot be read."""
+    found = {key: names.is_file(key) or named_in(storage, key, names) for key in keys}
+    return [key for key in keys if found[key]], [key for key in keys if found[key] is None]
+
+
+def _places(keys: Iterable[str], names: Names) -> dict[str, int]:
+    """Files by their keys; by folder where there are many in it, or where a key says what shall not be said."""
+    every = sorted(keys)
+    folders = {key: key.partition("/")[0] if "/" in key else "." for key in every}
+    many = {folder for folder, files in Counter(folders.values()).items() if files > _FEW}
+
+    def private(text: str) -> bool:
+        return names.in_text(text.encode()) or any(id in text for id in names.ids)
+
+    def place(key: str) -> str:
+        folder = "." if private(folders[key]) else folders[key]
+        return f"{folder}/" if folders[key] in many or private(key) else key
+
+    return dict(sorted(Counter(map(place, every)).items()))
+
+
+def _counted(place: str, files: int) -> str:
+    return f"{place} ({files:,} files)" if place.endswith("/") else place
 
 
 def _videos_of(dataset: Dataset, source_id: str) -> tuple[str, ...]:
