@@ -249,7 +249,25 @@ def test_what_a_reissued_release_says_of_itself_is_counted_anew(dataset: Dataset
 def test_what_was_never_here_takes_nothing_with_it(dataset: Dataset) -> None:
     before = state(Path(dataset.url))
     (done,) = purge(dataset.url, ["https://example.org/never-seen"]).purged
-    assert before.items() <= state(Path(dataset.url)).items() and dataset.storage.exists(done.order.certificate)
+    assert before.items() <= state(Path(dataset.url)).items()
+    certificate = json.loads(dataset.storage.read(done.order.certificate))
+    assert certificate["found"] is None and certificate["searched"] is None, "nothing was looked for"
+    assert "no file was searched" in "".join(done.lines()) and purge(dataset.url, []).purged == ()
+
+
+def test_a_channel_that_no_source_states_is_told_so_and_kept_out_from_then_on(dataset: Dataset) -> None:
+    told = {0: {"channel": " Ann's  Films"}, 1: {"uploader": " "}}
+    dataset.write_sources(s.model_copy(update={"metadata": json.dumps(told.get(n, {}))}) for n, s in enumerate(SOURCES))
+    before = state(Path(dataset.url))
+    ran = CliRunner().invoke(app, ["purge", dataset.url, "channel:Bob"])
+    assert ran.exit_code == 1 and "certificates/000001.json: nothing was here to remove, and no file was" in ran.output
+    assert "channel Bob: no source here states that channel; 5 of 6 sources state none; what" in ran.output
+    assert before.items() <= state(Path(dataset.url)).items()
+    removals = Dataset(dataset.url).removals()
+    assert removals.takes(Source(source_id="new", url="https://example.org/new", metadata='{"uploader": "BOB "}'))
+    ran = CliRunner().invoke(app, ["purge", dataset.url, "channel:ann's films"])
+    assert ran.exit_code == 0 and "channel ann's films: 1 source here states that channel; 5 of 6 sources" in ran.output
+    assert SOURCES[0].source_id not in Dataset(dataset.url).sources()
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,10 @@ class Searched(_Paper):
 
 
 class Certificate(_Paper):
-    """What was removed, and that nothing was found afterwards. It names sources by the keyed hashes of the list."""
+    """What was removed, and that nothing was found afterwards. It names sources by the keyed hashes of the list.
+
+    Where there was nothing to remove, nothing was searched, and so nothing is said of what would have been found.
+    """
 
     number: int
     entries: tuple[str, ...]
@@ -91,8 +94,8 @@ class Certificate(_Paper):
     removed: Removed
     releases: dict[str, str]  # withdrawn ones, and what took their places
     media: dict[str, str]
-    searched: Searched
-    found: int
+    searched: Searched | None
+    found: int | None
     outside: tuple[str, ...] = OUTSIDE
 
 

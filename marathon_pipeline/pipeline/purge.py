@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.lease import Held
-from marathon_pipeline.dataset.removals import Removals, channels_of
+from marathon_pipeline.dataset.removals import Removals, channel_key, channels_of
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.pipeline.certificate import certified, open_orders
 from marathon_pipeline.pipeline.takedown import Purged, carry_out, clear, contents_of, write_order
@@ -21,8 +21,25 @@ _CHANNEL = "channel:"
 
 
 @dataclass(frozen=True)
+class Reach:
+    """What a channel's name came to, which only sources can answer that state one."""
+
+    channel: str
+    found: int  # sources that state it
+    silent: int  # sources that state none
+    sources: int
+
+    def __str__(self) -> str:
+        number = f"{self.found:,}" if self.found else "no"
+        found = f"{number} {'sources here state' if self.found > 1 else 'source here states'}"
+        kept_out = "" if self.found else "; what states it later is kept out"
+        return f"{found} that channel; {self.silent:,} of {self.sources:,} sources state none{kept_out}"
+
+
+@dataclass(frozen=True)
 class Purge:
     asked: tuple[str, ...]  # ids of the sources named, and of those that hold the same video
+    channels: tuple[Reach, ...] = ()
     purged: tuple[Purged, ...] = ()
     held: str = ""  # who holds the dataset, and therefore carries it out
 
@@ -33,13 +50,13 @@ def purge(url: str, names: Sequence[str], others: Sequence[str] = ()) -> Purge:
     others: datasets whose removal lists hold here too. Neither the sources nor the same address, channel or content
     under another id are taken in again.
     """
-    asked = _ask(Dataset(url), names, [Dataset(other).removals() for other in others])
+    asked, channels = _ask(Dataset(url), names, [Dataset(other).removals() for other in others])
     dataset = Dataset(url)  # anew: what was read before the lease may be old by now
     try:
         with dataset.lease():
-            return Purge(asked, tuple(settle(dataset)))
+            return Purge(asked, channels, tuple(settle(dataset)))
     except Held as held:
-        return Purge(asked, held=str(held))
+        return Purge(asked, channels, held=str(held))
 
 
 def settle(dataset: Dataset) -> list[Purged]:
@@ -81,7 +98,9 @@ def holds_removed(dataset: Dataset, source: Source, removals: Removals) -> bool:
     return True
 
 
-def _ask(dataset: Dataset, names: Sequence[str], others: Sequence[Removals]) -> tuple[str, ...]:
+def _ask(
+    dataset: Dataset, names: Sequence[str], others: Sequence[Removals]
+) -> tuple[tuple[str, ...], tuple[Reach, ...]]:
     """Put on the list what is named, and what holds the same video. Nothing where one of the names means nothing."""
     sources, removals = dataset.sources(), dataset.removals()
     found = [_found(dataset, sources, removals, name) for name in names]
@@ -92,13 +111,16 @@ def _ask(dataset: Dataset, names: Sequence[str], others: Sequence[Removals]) -> 
     asked |= {source_id for source_id in sources if wanted.intersection(contents[source_id])}
     urls = {source_id: each.url for each in found if each.url for source_id in each.source_ids}
     urls |= {source_id: source.url for source_id, source in sources.items()}
-    for channel in sorted({each.channel for each in found} - {""}):
+    silent = sum(not any(channels_of(source)) for source in sources.values())
+    channels = {each.channel: len(each.source_ids) for each in found if each.channel}
+    for channel in sorted(channels):
         removals.add_channel(channel)
     for source_id in sorted(asked):
         known = dataset.ledger.get("download", source_id)
         videos = known.videos if known else ()
         removals.add(source_id, ids=videos, url=urls.get(source_id, ""), contents=contents.get(source_id, ()))
-    return tuple(sorted(asked))
+    reached = (Reach(channel, channels[channel], silent, len(sources)) for channel in sorted(channels))
+    return tuple(sorted(asked)), tuple(reached)
 
 
 @dataclass(frozen=True)
@@ -112,7 +134,7 @@ class _Found:
 
 def _found(dataset: Dataset, sources: dict[str, Source], removals: Removals, name: str) -> _Found:
     channel = name.removeprefix(_CHANNEL)
-    of_channel = frozenset(id for id, source in sources.items() if channel in channels_of(source))
+    of_channel = frozenset(id for id, source in sources.items() if channel_key(channel) in channels_of(source))
     if name.startswith(_CHANNEL):
         return _Found(of_channel, channel=channel)
     if name in sources:

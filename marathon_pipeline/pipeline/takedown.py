@@ -72,8 +72,10 @@ class Purged:
         if self.left:
             more = f" and {len(self.left) - 3} more" if len(self.left) > 3 else ""
             yield f"still named in {', '.join(self.left[:3])}{more}: remove these, and purge again"
-        else:
+        elif self.order.targets:
             yield f"certificate {self.order.certificate}: nothing of it was found afterwards"
+        else:
+            yield f"certificate {self.order.certificate}: nothing was here to remove, and no file was searched"
 
 
 def contents_of(dataset: Dataset, source: Source) -> tuple[str, ...]:
@@ -169,9 +171,10 @@ def carry_out(dataset: Dataset, order: Order) -> Purged:
         for root, found in ((RELEASES, releases), (MEDIA_ROOT, media))
         for old, new in found.items()
     )
-    searched, left = _search(storage, order)
+    searched, left = _search(storage, order) if order.targets else (None, ())  # else nothing of it was ever here
+    unread = searched.unread if searched else {}
     if left:
-        return Purged(order, replaced, left, searched.unread)
+        return Purged(order, replaced, left, unread)
     removals = dataset.removals()
     certificate = Certificate(
         number=order.number,
@@ -181,12 +184,12 @@ def carry_out(dataset: Dataset, order: Order) -> Purged:
         releases=releases,
         media=media,
         searched=searched,
-        found=0,
+        found=0 if searched else None,
     )
     storage.write(order.certificate, certificate.model_dump_json(indent=1).encode())
     storage.remove(order.key)
     storage.remove_empty_folders()
-    return Purged(order, replaced, unread=searched.unread)
+    return Purged(order, replaced, unread=unread)
 
 
 def _withdrawn_by(storage: Storage, root: str, order: Order) -> dict[str, str]:
@@ -203,8 +206,7 @@ def names_of(order: Order) -> Names:
 def _search(storage: Storage, order: Order) -> tuple[Searched, tuple[str, ...]]:
     """Look through all files of a dataset for what was removed; the files that name it."""
     names = names_of(order)
-    every = storage.keys("") if order.targets else []  # else nothing of it was ever here
-    keys = [key for key in every if key != order.certificate and not key.startswith(f"{ORDERS}/")]
+    keys = [key for key in storage.keys("") if key != order.certificate and not key.startswith(f"{ORDERS}/")]
     parts = [keys[first : first + _AT_ONCE] for first in range(0, len(keys), _AT_ONCE)]
     found = list(in_parts(partial(_looked_through, storage, names), parts))
     left = [key for named, _ in found for key in named]
