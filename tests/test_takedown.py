@@ -430,6 +430,28 @@ def test_a_certificate_says_what_was_removed_and_where_it_was_looked_for(dataset
     assert purge(dataset.url, [GONE.source_id]).purged == (), "once is enough"
 
 
+def test_what_was_done_to_files_that_are_nobodys_is_told_and_certified_without_what_they_are_called(
+    dataset: Dataset,
+) -> None:
+    for number in range(9):
+        line = b'{"video": "%s"}\n' % video_of(GONE if number < 7 else SOURCES[0]).encode()
+        dataset.storage.write(f"logs/run/{number:06d}.jsonl", b"{}\n" + line)
+    dataset.storage.write("analysis.duckdb", b"DUCK" + GONE.url.encode())
+    dataset.storage.write(f"notes/about-{GONE.source_id}.md", GONE.url.encode())
+    ran = CliRunner().invoke(app, ["purge", dataset.url, GONE.source_id])
+    certificate = dataset.storage.read("certificates/000001.json").decode()
+    others = {
+        "scrubbed": {"logs/": 7, "notes/ann.json": 1, "notes/bob.jsonl.gz": 1},
+        "removed": {"analysis.duckdb": 1, "audit/report.html": 1, "exported/all.tar": 1, "notes/": 1},
+    }
+    assert json.loads(certificate)["others"] == others and GONE.source_id not in certificate
+    assert {line for line in ran.output.splitlines() if line.startswith("also ")} == {
+        f"also {fate} {place}" + (f" ({files} file{'s' if files > 1 else ''})" if place.endswith("/") else "")
+        for fate, places in others.items()
+        for place, files in places.items()
+    }
+
+
 def test_what_cannot_be_searched_is_named_in_the_certificate_and_nothing_private_with_it(dataset: Dataset) -> None:
     unread = [
         "notes/old.7z",

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,6 +19,8 @@ OUTSIDE = (
     "reviews and reports that were exported or sent on",
     "backups and earlier versions that the storage itself keeps, and the local files that a manifest names",
 )
+
+Fate = Literal["scrubbed", "removed"]  # scrubbed: of what it says of a source
 
 
 class _Paper(BaseModel):
@@ -46,7 +48,10 @@ class Removed(_Paper):
 
 
 class Order(_Paper):
-    """`hashes`: of its frames that no other video has, of its questions, and of requests to served models."""
+    """`hashes`: of its frames that no other video has, of its questions, and of requests to served models.
+
+    `others`: files that are nobody's by their name and said something of it, and what they came to.
+    """
 
     number: int
     entries: tuple[str, ...]  # of the removal list
@@ -55,6 +60,7 @@ class Order(_Paper):
     questions: tuple[str, ...]
     requests: tuple[str, ...]
     found: Removed
+    others: dict[str, Fate] = {}
 
     @property
     def key(self) -> str:
@@ -92,6 +98,7 @@ class Certificate(_Paper):
     entries: tuple[str, ...]
     sources: tuple[str, ...]
     removed: Removed
+    others: dict[Fate, dict[str, int]] = {}  # files that are nobody's by their name: by key, or by folder
     releases: dict[str, str]  # withdrawn ones, and what took their places
     media: dict[str, str]
     searched: Searched | None

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import get_args
 
 import yaml
 
@@ -28,6 +29,7 @@ from marathon_pipeline.pipeline.certificate import (
     CERTIFICATES,
     ORDERS,
     Certificate,
+    Fate,
     Order,
     Removed,
     Searched,
@@ -65,6 +67,8 @@ class Purged:
         for target in self.order.targets:
             videos = f", videos {', '.join(target.videos)}" if target.videos else ""
             yield f"removed {target.source_id}{videos}: {target.files} files"
+        for fate, places in _others(self.order).items():
+            yield from (f"also {fate} {_counted(place, files)}" for place, files in places.items())
         for before, now in self.replaced:
             yield f"withdrew {before}, " + (f"reissued as {now}" if now else "of which nothing is left")
         for place, files in self.unread.items():
@@ -136,18 +140,25 @@ def write_order(dataset: Dataset, removals: Removals, source_ids: Sequence[str],
     return order
 
 
-def clear(dataset: Dataset, order: Order) -> None:
-    """Remove an order's sources from all but the releases. Nobody works on them; on others, somebody may."""
+def clear(dataset: Dataset, order: Order) -> Order:
+    """Remove an order's sources from all but the releases. Nobody works on them; on others, somebody may.
+
+    Returns the order, which by now says, also for who goes on after a kill, what becomes of files that are not theirs.
+    """
     if not order.targets:  # nothing of it was ever here
-        return
+        return order
     storage, names = dataset.storage, names_of(order)
-    for key in storage.keys(""):
-        top = key.split("/")[0]
-        if top in _MADE_AGAIN or _folder_of_own(key, names):
-            storage.remove(key)
-        elif top not in (*_SILENT, *_SEEN_TO, *_ONE_EACH) and named_in(storage, key, names):
-            left = scrubbed(key, storage.read(key), names) if not key.endswith(INDEX) else b""
-            storage.write(key, left) if left else storage.remove(key)
+    keys = storage.keys("")
+    own = [key for key in keys if _folder_of_own(key, names)]
+    fates = {key: fate for key in keys if (fate := _fate(storage, key, names))}
+    if fates.items() - order.others.items():
+        order = order.model_copy(update={"others": dict(sorted({**order.others, **fates}.items()))})
+        storage.write(order.key, order.model_dump_json(indent=1).encode())
+    for key in own:
+        storage.remove(key)
+    for key, fate in fates.items():
+        left = scrubbed(key, storage.read(key), names) if fate == "scrubbed" else b""
+        storage.write(key, left) if left else storage.remove(key)
     for source_id in order.source_ids:  # an id that could be a word is only found by its place
         for part in storage.partial().glob(f"{source_id}.*"):
             shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
@@ -156,6 +167,24 @@ def clear(dataset: Dataset, order: Order) -> None:
     if order.source_ids & sources.keys():
         dataset.write_sources(source for id, source in sources.items() if id not in order.source_ids)
     _clear_job(storage, order)
+    return order
+
+
+def _fate(storage: Storage, key: str, names: Names) -> Fate | None:
+    """What is to become of a file that is nobody's by its name; None where it stays, or is seen to elsewhere."""
+    top = key.split("/")[0]
+    if top in _MADE_AGAIN:
+        return "removed"
+    if top in (*_SILENT, *_SEEN_TO, *_ONE_EACH) or _folder_of_own(key, names) or not named_in(storage, key, names):
+        return None
+    return "scrubbed" if not key.endswith(INDEX) and scrubbed(key, storage.read(key), names) else "removed"
+
+
+def _others(order: Order) -> dict[Fate, dict[str, int]]:
+    """By what became of them, the files that are nobody's by their name."""
+    names = names_of(order)
+    by_fate = {fate: [key for key, own in order.others.items() if own == fate] for fate in get_args(Fate)}
+    return {fate: _places(keys, names) for fate, keys in by_fate.items() if keys}
 
 
 def carry_out(dataset: Dataset, order: Order) -> Purged:
@@ -163,7 +192,7 @@ def carry_out(dataset: Dataset, order: Order) -> Purged:
     storage = dataset.storage
     storage.empty_scratch()
     storage.remove_torn()
-    clear(dataset, order)
+    order = clear(dataset, order)
     reissue(dataset, order.source_ids, order.certificate)
     releases, media = (_withdrawn_by(storage, root, order) for root in (RELEASES, MEDIA_ROOT))
     replaced = tuple(
@@ -181,6 +210,7 @@ def carry_out(dataset: Dataset, order: Order) -> Purged:
         entries=order.entries,
         sources=tuple(sorted(removals.entry(source_id) for source_id in order.source_ids)),
         removed=order.found,
+        others=_others(order),
         releases=releases,
         media=media,
         searched=searched,
@@ -246,7 +276,7 @@ def _places(keys: Iterable[str], names: Names) -> dict[str, int]:
 
 
 def _counted(place: str, files: int) -> str:
-    return f"{place} ({files:,} files)" if place.endswith("/") else place
+    return f"{place} ({files:,} {'file' if files == 1 else 'files'})" if place.endswith("/") else place
 
 
 def _videos_of(dataset: Dataset, source_id: str) -> tuple[str, ...]:
