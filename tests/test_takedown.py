@@ -490,6 +490,18 @@ def test_what_the_search_still_finds_is_named_and_there_is_no_certificate(datase
     assert dataset.storage.keys("certificates") == ["certificates/000001.json"]
 
 
+def test_who_asks_for_a_withdrawn_release_is_told_what_took_its_place(dataset: Dataset, tmp_path: Path) -> None:
+    purge(dataset.url, [GONE.source_id])
+    old, new = (f"{dataset.url}/releases/{name}" for name in ("demo-1", "demo-1.1"))
+    exported = ["export", old, "--format", "llava-next", "-o", str(tmp_path / "exported")]
+    for command in (["check", old], ["diff", old, new], ["audit", dataset.url, "--against", old], exported):
+        with pytest.raises(UserError, match=r"releases/demo-1: withdrawn \(takedown\), replaced by demo-1\.1; give"):
+            app(command, standalone_mode=False)
+    purge(dataset.url, [source.source_id for source in SOURCES])
+    with pytest.raises(UserError, match=r"releases/demo-1\.1: withdrawn \(takedown\), nothing took its place"):
+        app(["check", new], standalone_mode=False)
+
+
 def test_ids_that_are_words_or_names_of_folders_take_nothing_else_with_them(tmp_path: Path) -> None:
     dataset = Dataset(str(tmp_path / "out"), create=True)
     words = ("away", "v1", "qa", "tables", "report", "job", "dataset", "ledger")
