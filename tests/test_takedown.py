@@ -40,8 +40,8 @@ from marathon_pipeline.errors import UserError
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.licences import Licences, ModelRule, SourceRule
 from marathon_pipeline.pipeline.ingest import gather
-from marathon_pipeline.pipeline.purge import purge, settle
-from marathon_pipeline.records import Signals, Source
+from marathon_pipeline.pipeline.purge import holds_removed, purge, settle
+from marathon_pipeline.records import Signals, Source, Video
 from marathon_pipeline.release.plan import bucket, next_revision, split_of
 from marathon_pipeline.release.rules import ReleaseRules
 from marathon_pipeline.release.write import write_release
@@ -412,6 +412,26 @@ def test_channels_lists_and_other_datasets_name_sources(dataset: Dataset, tmp_pa
     assert GONE.source_id in Dataset(dataset.url).sources()
     with pytest.raises(UserError, match="--file absent: cannot be read"):
         app(["purge", dataset.url, "--file", "absent"], standalone_mode=False)
+
+
+def test_a_channel_that_only_the_site_named_is_found_and_kept_out(dataset: Dataset) -> None:
+    def of_ann(source: Source) -> None:
+        rows = dataset.tables.read(Video, source.source_id)
+        named = [row.model_copy(update={"channels": ("UC1", "Ann's Films")}) for row in rows]
+        dataset.tables.write(Video, source.source_id, named, {})
+
+    of_ann(GONE)
+    purged = purge(dataset.url, ["channel:ann's films"])
+    assert purged.asked == (GONE.source_id,) and (purged.channels[0].found, purged.channels[0].silent) == (1, 5)
+    assert naming(Path(dataset.url), GONE.source_id, "Ann's") == set()
+    later = SOURCES[0]
+    assert not holds_removed(dataset, later, dataset.removals())
+    of_ann(later)
+    assert holds_removed(dataset, later, dataset.removals()) and dataset.removals().takes(later)
+    other = Dataset(f"{dataset.url}-other", create=True)
+    other.removals().add_channel("UC1")
+    of_ann(SOURCES[1])
+    assert purge(dataset.url, [], [other.url]).asked == tuple(each.source_id for each in SOURCES[:2])
 
 
 def test_a_certificate_says_what_was_removed_and_where_it_was_looked_for(dataset: Dataset) -> None:

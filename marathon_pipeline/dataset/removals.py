@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import UserError
-from marathon_pipeline.records import Source
+from marathon_pipeline.records import Source, Video
 
 KEY, FOLDER = "removals.key", "removals"
 CHANNEL_FIELDS = ("channel", "channel_id", "channel_url", "uploader", "uploader_id", "uploader_url")  # of yt-dlp
@@ -165,12 +165,13 @@ def channel_key(name: str) -> str:
     return " ".join(name.split()).casefold()
 
 
-def channels_of(source: Source) -> Iterator[str]:
-    """What the channel or the uploader of a source is called in its metadata: by `channel_key`, and as it stands there,
-    which is how lists of earlier versions have it."""
+def channels_of(source: Source, videos: Iterable[Video] = ()) -> Iterator[str]:
+    """What the channel or the uploader of a source is called in its metadata, and by the site that its videos are from:
+    by `channel_key`, and as it stands there, which is how lists of earlier versions have it."""
     metadata = json.loads(source.metadata)
-    for field in CHANNEL_FIELDS:
-        if isinstance(name := metadata.get(field), str) and name.strip():
+    said = [metadata.get(field) for field in CHANNEL_FIELDS]
+    for name in (*said, *(channel for video in videos for channel in video.channels)):
+        if isinstance(name, str) and name.strip():
             yield from {channel_key(name), name}
 
 

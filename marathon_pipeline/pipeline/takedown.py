@@ -82,13 +82,12 @@ class Purged:
             yield f"certificate {self.order.certificate}: nothing was here to remove, and no file was searched"
 
 
-def contents_of(dataset: Dataset, source: Source) -> tuple[str, ...]:
+def contents_of(source: Source, videos: Iterable[Video]) -> tuple[str, ...]:
     """The sha256 of a source's file, as far as it is known."""
-    videos = _rows_of(dataset, source.source_id)
     return tuple(sorted({source.sha256, *(video.sha256 for video in videos)} - {""}))
 
 
-def _rows_of(dataset: Dataset, source_id: str) -> list[Video]:
+def rows_of(dataset: Dataset, source_id: str) -> list[Video]:
     try:
         return dataset.tables.read(Video, source_id)
     except Failed:  # damaged: it goes all the same
@@ -111,7 +110,7 @@ def write_order(dataset: Dataset, removals: Removals, source_ids: Sequence[str],
             videos=videos[source_id],
             url=source.url,
             path=source.path,
-            contents=contents_of(dataset, source),
+            contents=contents_of(source, rows_of(dataset, source_id)),
             files=by_source[source_id],
         )
         removals.add(source_id, ids=target.videos, url=target.url, contents=target.contents)
@@ -282,7 +281,7 @@ def _counted(place: str, files: int) -> str:
 def _videos_of(dataset: Dataset, source_id: str) -> tuple[str, ...]:
     """By the table and by the ledger: what was just fetched is not on record."""
     known = dataset.ledger.get("download", source_id)
-    rows = _rows_of(dataset, source_id)
+    rows = rows_of(dataset, source_id)
     return tuple(sorted({*(row.video_id for row in rows), *(known.videos if known else ())}))
 
 
