@@ -477,6 +477,8 @@ def test_what_cannot_be_searched_is_named_in_the_certificate_and_nothing_private
         "notes/old.7z",
         "notes/cut.jsonl.gz",
         f"held/of_{GONE.source_id}_and.7z",
+        f"of_{GONE.source_id}_and/a.7z",
+        f"of_{GONE.source_id}_and.7z",
         *(f"many/{n}" for n in range(9)),
     ]
     for key in unread:
@@ -485,6 +487,7 @@ def test_what_cannot_be_searched_is_named_in_the_certificate_and_nothing_private
     assert ran.exit_code == 0 and "not searched, for it cannot be opened: many/ (9 files)" in ran.output
     certificate = dataset.storage.read("certificates/000001.json").decode()
     assert json.loads(certificate)["searched"]["unread"] == {
+        "./": 2,
         "held/": 1,
         "many/": 9,
         "notes/cut.jsonl.gz": 1,

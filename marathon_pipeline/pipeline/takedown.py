@@ -240,7 +240,7 @@ def _search(storage: Storage, order: Order) -> tuple[Searched, tuple[str, ...]]:
     found = list(in_parts(partial(_looked_through, storage, names), parts))
     left = [key for named, _ in found for key in named]
     searched = Searched(
-        files=dict(sorted(Counter(key.split("/")[0] for key in keys).items())),
+        files=dict(sorted(Counter(_folder(key, names) for key in keys).items())),
         pictures=sum(PurePosixPath(key).suffix in PICTURES for key in keys),
         ids=len(names.ids),
         urls=len(names.urls),
@@ -260,18 +260,20 @@ def _looked_through(storage: Storage, names: Names, keys: Sequence[str]) -> tupl
 
 def _places(keys: Iterable[str], names: Names) -> dict[str, int]:
     """Files by their keys; by folder where there are many in it, or where a key says what shall not be said."""
-    every = sorted(keys)
-    folders = {key: key.partition("/")[0] if "/" in key else "." for key in every}
-    many = {folder for folder, files in Counter(folders.values()).items() if files > _FEW}
+    folders = {key: _folder(key, names) for key in sorted(keys)}
+    files = Counter(folders.values())
+    places = (f"{own}/" if files[own] > _FEW or _tells(key, names) else key for key, own in folders.items())
+    return dict(sorted(Counter(places).items()))
 
-    def private(text: str) -> bool:
-        return names.in_text(text.encode()) or any(id in text for id in names.ids)
 
-    def place(key: str) -> str:
-        folder = "." if private(folders[key]) else folders[key]
-        return f"{folder}/" if folders[key] in many or private(key) else key
+def _folder(key: str, names: Names) -> str:
+    """The first folder that a file lies in; `.` where that is the dataset's own, or says what shall not be said."""
+    first, *inside = key.split("/")
+    return first if inside and not _tells(first, names) else "."
 
-    return dict(sorted(Counter(map(place, every)).items()))
+
+def _tells(key: str, names: Names) -> bool:
+    return names.in_text(key.encode()) or any(id in key for id in names.ids)
 
 
 def _counted(place: str, files: int) -> str:
