@@ -169,9 +169,13 @@ def audit_dataset(
     """
     dataset, standards = opened(url, gates)
     old = side_of(against) if against else None
+
+    def compared(now: Dataset, before: Side) -> Comparison:
+        return compare(before, DatasetSide(now, standards.gates), within_new=True)
+
     with bar(console) as show:
-        comparison = compare(old, DatasetSide(dataset, standards.gates), within_new=True) if old else None
-        info = write_audit(dataset, standards, sample_per_task, partial(show, "audit"), comparison)
+        with_old = partial(compared, before=old) if old else None
+        info = write_audit(dataset, standards, sample_per_task, partial(show, "audit"), with_old)
     return info, _shown(dataset, info.html_key)
 
 

@@ -60,7 +60,7 @@ class Video(Record):
     """What is processed: a source, or a part of it (a known segment, or 60 minutes at most)."""
 
     table: ClassVar[str] = "videos"
-    unhashed: ClassVar[frozenset[str]] = frozenset({"file"})
+    unhashed: ClassVar[frozenset[str]] = frozenset({"file", "channels"})
 
     video_id: str
     source_id: str
@@ -73,6 +73,7 @@ class Video(Record):
     height: int
     fps: float  # 0: not stated
     codec: str
+    channels: tuple[str, ...] = ()  # whom its site names as the channel or the uploader, for takedown
 
     @property
     def seconds(self) -> float:

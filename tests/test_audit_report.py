@@ -3,7 +3,8 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from marathon_pipeline.dataset.dataset import Dataset, media_key
 from marathon_pipeline.dataset.journal import Answer, Journal
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.gates import Bound, Gates, load_gates
+from marathon_pipeline.pipeline.purge import purge
 from marathon_pipeline.records import (
     LETTERS,
     Binding,
@@ -32,6 +34,7 @@ from marathon_pipeline.records import (
     Summary,
     Verdict,
 )
+from marathon_pipeline.review.deal import deal
 from marathon_pipeline.shipped import shipped
 from marathon_pipeline.taxonomy import load_taxonomy
 
@@ -404,6 +407,46 @@ def test_new_work_or_a_damaged_report_makes_it_stale(tmp_path: Path) -> None:
     write_audit(small, STANDARDS)
     small.storage.write(info.json_key, b"{")
     assert not current_audit(small, STANDARDS)
+
+
+def at_the_end(act: Callable[[], object]) -> Callable[[int, int], None]:
+    """A watcher of a survey that does something, once, between what it counts and what it shows."""
+    waiting = [act]
+
+    def progress(done: int, total: int) -> None:
+        if done == total and waiting:
+            waiting.pop()()
+
+    return progress
+
+
+def test_what_a_run_rewrites_beside_an_audit_or_a_review_is_left_out(dataset: Dataset, tmp_path: Path) -> None:
+    for number, left in enumerate(([qa("v1", "temporal_order", "open", "Which comes first?", (0, 60))], None)):
+        copy = Dataset(str(shutil.copytree(dataset.url, tmp_path / str(number))))
+
+        def rewrite(copy: Dataset = copy, left: list[QAPair] | None = left) -> None:
+            if left is None:
+                copy.tables.remove(QAPair, "v1")
+            else:
+                copy.tables.write_tasks(QAPair, "v1", ["object_recognition"], left, {})
+
+        dealt = deal(copy, STANDARDS, copy.reviews(), 9, 0, at_the_end(rewrite)).dealt
+        assert dealt and not {each.pair.question for each in dealt} & {"What flies?", HOSTILE}
+        copy.tables.write(QAPair, "v1", dataset.tables.read(QAPair, "v1"), {})
+        page = copy.storage.read(write_audit(copy, STANDARDS, progress=at_the_end(rewrite)).html_key).decode()
+        assert "What flies?" not in page and "What lands?" in page
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_what_is_purged_beside_an_audit_is_in_none_of_its_files(
+    dataset: Dataset, tmp_path: Path, carried_out: bool
+) -> None:
+    copy = Dataset(str(shutil.copytree(dataset.url, tmp_path / "copy")))
+    ask = partial(purge, copy.url, ["v1"]) if carried_out else partial(copy.removals().add, "v1")
+    info = write_audit(copy, STANDARDS, progress=at_the_end(ask))
+    files = "".join(copy.storage.read(key).decode() for key in copy.storage.keys("audit"))
+    assert "What lands?" in files and "What flies?" not in files and "data:image/jpeg" not in files
+    assert (info.statistics.videos, info.statistics.qa) == (1, 2)
 
 
 class _References(HTMLParser):

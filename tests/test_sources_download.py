@@ -1,4 +1,5 @@
 import fcntl
+import json
 import os
 import pickle
 import socket
@@ -299,6 +300,20 @@ def test_two_processes_do_not_write_one_part(server, tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         failed = failure(wanted.url, tmp_path, SETTINGS.model_copy(update={"timeout_seconds": 0.3}))
     assert (failed.reason, failed.transient) == ("busy", True)
+
+
+def test_what_a_site_calls_the_channel_is_told(server, site, tmp_path):
+    film = {
+        "@context": "https://schema.org",
+        "@type": "VideoObject",
+        "name": "A film",
+        "author": {"name": "Ann's Films"},
+    }
+    film["contentUrl"] = f"{server}/a/video.mp4"
+    (site / "film.html").write_text(f'<script type="application/ld+json">{json.dumps(film)}</script>')
+    told = []
+    fetch(source(f"{server}/film.html"), tmp_path, SETTINGS, told=told.extend)
+    assert told == ["Ann's Films"]
 
 
 def test_what_a_user_told_yt_dlp_for_himself_is_not_read(server, site, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from conftest import Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.records import Source
 from marathon_pipeline.sources.importers.convert import IMPORTERS, Imported, ImportOptions, import_manifest
@@ -355,6 +356,21 @@ def test_times_of_panda_70m_are_read_as_they_are_written(clips, tmp_path_factory
     _, sources = imported("panda-70m", path, segments=True)
     wanted = sorted({(start / 1000, (start + length) / 1000) for start, length in clips})
     assert [(s.start, s.end) for s in sources[0].segments] == wanted
+
+
+def test_what_was_purged_is_named_and_left_out_of_an_import(marathon: Command) -> None:
+    removals = Dataset(str(marathon.folder / "out"), create=True).removals()
+    removals.add("elsewhere", url=watch(A))
+    removals.add("ego4d_gone")
+    path = panda(marathon.folder, [A, watch(A), CLIPS, "[]", "[]"], [B, watch(B), CLIPS, "[]", "[]"])
+    result, sources = imported("panda-70m", path, purged=removals.takes)
+    assert [source.source_id for source in sources] == [f"yt_{B}"]
+    assert [problem.endswith("was purged (delete the entry)") for problem in said(result, marathon.folder)] == [True]
+    for name in ("gone", "kept"):
+        (marathon.folder / f"{name}.mp4").write_bytes(name.encode())
+    listed = ego4d(marathon.folder, *({"video_uid": name, "duration_sec": 9.0} for name in ("gone", "kept")))
+    command = ("manifest", "import", "ego4d", listed.name, "-o", "m.jsonl", "--videos", ".", "--removals", "out")
+    assert marathon(*command, code=1) == "m.jsonl: 1 sources, 1 rows, 1 wrong entries\n"
 
 
 def test_the_command_writes_what_the_manifest_check_takes(marathon: Command) -> None:

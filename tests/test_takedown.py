@@ -40,8 +40,8 @@ from marathon_pipeline.errors import UserError
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.licences import Licences, ModelRule, SourceRule
 from marathon_pipeline.pipeline.ingest import gather
-from marathon_pipeline.pipeline.purge import purge, settle
-from marathon_pipeline.records import Signals, Source
+from marathon_pipeline.pipeline.purge import holds_removed, purge, settle
+from marathon_pipeline.records import Signals, Source, Video
 from marathon_pipeline.release.plan import bucket, next_revision, split_of
 from marathon_pipeline.release.rules import ReleaseRules
 from marathon_pipeline.release.write import write_release
@@ -249,7 +249,25 @@ def test_what_a_reissued_release_says_of_itself_is_counted_anew(dataset: Dataset
 def test_what_was_never_here_takes_nothing_with_it(dataset: Dataset) -> None:
     before = state(Path(dataset.url))
     (done,) = purge(dataset.url, ["https://example.org/never-seen"]).purged
-    assert before.items() <= state(Path(dataset.url)).items() and dataset.storage.exists(done.order.certificate)
+    assert before.items() <= state(Path(dataset.url)).items()
+    certificate = json.loads(dataset.storage.read(done.order.certificate))
+    assert certificate["found"] is None and certificate["searched"] is None, "nothing was looked for"
+    assert "no file was searched" in "".join(done.lines()) and purge(dataset.url, []).purged == ()
+
+
+def test_a_channel_that_no_source_states_is_told_so_and_kept_out_from_then_on(dataset: Dataset) -> None:
+    told = {0: {"channel": " Ann's  Films"}, 1: {"uploader": " "}}
+    dataset.write_sources(s.model_copy(update={"metadata": json.dumps(told.get(n, {}))}) for n, s in enumerate(SOURCES))
+    before = state(Path(dataset.url))
+    ran = CliRunner().invoke(app, ["purge", dataset.url, "channel:Bob"])
+    assert ran.exit_code == 1 and "certificates/000001.json: nothing was here to remove, and no file was" in ran.output
+    assert "channel Bob: no source here states that channel; 5 of 6 sources state none; what" in ran.output
+    assert before.items() <= state(Path(dataset.url)).items()
+    removals = Dataset(dataset.url).removals()
+    assert removals.takes(Source(source_id="new", url="https://example.org/new", metadata='{"uploader": "BOB "}'))
+    ran = CliRunner().invoke(app, ["purge", dataset.url, "channel:ann's films"])
+    assert ran.exit_code == 0 and "channel ann's films: 1 source here states that channel; 5 of 6 sources" in ran.output
+    assert SOURCES[0].source_id not in Dataset(dataset.url).sources()
 
 
 @pytest.mark.parametrize(
@@ -396,6 +414,26 @@ def test_channels_lists_and_other_datasets_name_sources(dataset: Dataset, tmp_pa
         app(["purge", dataset.url, "--file", "absent"], standalone_mode=False)
 
 
+def test_a_channel_that_only_the_site_named_is_found_and_kept_out(dataset: Dataset) -> None:
+    def of_ann(source: Source) -> None:
+        rows = dataset.tables.read(Video, source.source_id)
+        named = [row.model_copy(update={"channels": ("UC1", "Ann's Films")}) for row in rows]
+        dataset.tables.write(Video, source.source_id, named, {})
+
+    of_ann(GONE)
+    purged = purge(dataset.url, ["channel:ann's films"])
+    assert purged.asked == (GONE.source_id,) and (purged.channels[0].found, purged.channels[0].silent) == (1, 5)
+    assert naming(Path(dataset.url), GONE.source_id, "Ann's") == set()
+    later = SOURCES[0]
+    assert not holds_removed(dataset, later, dataset.removals())
+    of_ann(later)
+    assert holds_removed(dataset, later, dataset.removals()) and dataset.removals().takes(later)
+    other = Dataset(f"{dataset.url}-other", create=True)
+    other.removals().add_channel("UC1")
+    of_ann(SOURCES[1])
+    assert purge(dataset.url, [], [other.url]).asked == tuple(each.source_id for each in SOURCES[:2])
+
+
 def test_a_certificate_says_what_was_removed_and_where_it_was_looked_for(dataset: Dataset) -> None:
     (done,) = purge(dataset.url, [GONE.source_id]).purged
     certificate = json.loads(dataset.storage.read(done.order.certificate))
@@ -408,8 +446,55 @@ def test_a_certificate_says_what_was_removed_and_where_it_was_looked_for(dataset
     assert certificate["searched"]["files"]["releases"] == len(dataset.storage.keys("releases"))
     assert certificate["found"] == 0 and len(certificate["outside"]) == 8
     assert any("broke off" in each and "7 days" in each for each in certificate["outside"])
+    assert certificate["searched"]["unread"] == {}
     assert certificate["sources"] == [Dataset(dataset.url).removals().entry(GONE.source_id)]
     assert purge(dataset.url, [GONE.source_id]).purged == (), "once is enough"
+
+
+def test_what_was_done_to_files_that_are_nobodys_is_told_and_certified_without_what_they_are_called(
+    dataset: Dataset,
+) -> None:
+    for number in range(9):
+        line = b'{"video": "%s"}\n' % video_of(GONE if number < 7 else SOURCES[0]).encode()
+        dataset.storage.write(f"logs/run/{number:06d}.jsonl", b"{}\n" + line)
+    dataset.storage.write("analysis.duckdb", b"DUCK" + GONE.url.encode())
+    dataset.storage.write(f"notes/about-{GONE.source_id}.md", GONE.url.encode())
+    ran = CliRunner().invoke(app, ["purge", dataset.url, GONE.source_id])
+    certificate = dataset.storage.read("certificates/000001.json").decode()
+    others = {
+        "scrubbed": {"logs/": 7, "notes/ann.json": 1, "notes/bob.jsonl.gz": 1},
+        "removed": {"analysis.duckdb": 1, "audit/report.html": 1, "exported/all.tar": 1, "notes/": 1},
+    }
+    assert json.loads(certificate)["others"] == others and GONE.source_id not in certificate
+    assert {line for line in ran.output.splitlines() if line.startswith("also ")} == {
+        f"also {fate} {place}" + (f" ({files} file{'s' if files > 1 else ''})" if place.endswith("/") else "")
+        for fate, places in others.items()
+        for place, files in places.items()
+    }
+
+
+def test_what_cannot_be_searched_is_named_in_the_certificate_and_nothing_private_with_it(dataset: Dataset) -> None:
+    unread = [
+        "notes/old.7z",
+        "notes/cut.jsonl.gz",
+        f"held/of_{GONE.source_id}_and.7z",
+        f"of_{GONE.source_id}_and/a.7z",
+        f"of_{GONE.source_id}_and.7z",
+        *(f"many/{n}" for n in range(9)),
+    ]
+    for key in unread:
+        dataset.storage.write(key, b"7z\xbc\xaf\x27\x1c\x00\x04")
+    ran = CliRunner().invoke(app, ["purge", dataset.url, GONE.source_id])
+    assert ran.exit_code == 0 and "not searched, for it cannot be opened: many/ (9 files)" in ran.output
+    certificate = dataset.storage.read("certificates/000001.json").decode()
+    assert json.loads(certificate)["searched"]["unread"] == {
+        "./": 2,
+        "held/": 1,
+        "many/": 9,
+        "notes/cut.jsonl.gz": 1,
+        "notes/old.7z": 1,
+    }
+    assert GONE.source_id not in certificate and all(map(dataset.storage.exists, unread))
 
 
 def test_what_the_search_still_finds_is_named_and_there_is_no_certificate(dataset: Dataset) -> None:
@@ -427,6 +512,18 @@ def test_what_the_search_still_finds_is_named_and_there_is_no_certificate(datase
     with fresh.lease():
         assert [done.left for done in settle(fresh)] == [()]
     assert dataset.storage.keys("certificates") == ["certificates/000001.json"]
+
+
+def test_who_asks_for_a_withdrawn_release_is_told_what_took_its_place(dataset: Dataset, tmp_path: Path) -> None:
+    purge(dataset.url, [GONE.source_id])
+    old, new = (f"{dataset.url}/releases/{name}" for name in ("demo-1", "demo-1.1"))
+    exported = ["export", old, "--format", "llava-next", "-o", str(tmp_path / "exported")]
+    for command in (["check", old], ["diff", old, new], ["audit", dataset.url, "--against", old], exported):
+        with pytest.raises(UserError, match=r"releases/demo-1: withdrawn \(takedown\), replaced by demo-1\.1; give"):
+            app(command, standalone_mode=False)
+    purge(dataset.url, [source.source_id for source in SOURCES])
+    with pytest.raises(UserError, match=r"releases/demo-1\.1: withdrawn \(takedown\), nothing took its place"):
+        app(["check", new], standalone_mode=False)
 
 
 def test_ids_that_are_words_or_names_of_folders_take_nothing_else_with_them(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from marathon_pipeline.audit.calibration import calibrated
@@ -13,6 +13,7 @@ from marathon_pipeline.audit.sample import Sampler
 from marathon_pipeline.audit.statistics import Statistics
 from marathon_pipeline.audit.survey import Progress, Standards, survey
 from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.errors import Failed
 
 JSON_KEY = "audit/report.json"
 HTML_KEY = "audit/report.html"
@@ -34,13 +35,38 @@ def write_audit(
     standards: Standards,
     sample_per_task: int = 2,
     progress: Progress | None = None,
-    comparison: Comparison | None = None,
+    compared: Callable[[Dataset], Comparison] | None = None,
 ) -> AuditInfo:
     """Survey a dataset and write all files, the JSON last: where it stands, the others beside it are of the same data.
 
     sample_per_task: QA pairs shown with pictures, of each task and of each reason to reject, and doubtful ones.
-    comparison: with what it was before. Raises Failed where storage does.
+    compared: with what it was before. Raises Failed where storage does.
     """
+    while True:
+        purged = dataset.removals().entries
+        try:
+            info, files = _made(dataset, standards, sample_per_task, progress, compared)
+        except Failed:
+            if dataset.removals().entries == purged:
+                raise
+        else:
+            if dataset.removals().entries == purged:
+                break
+        dataset = Dataset(dataset.url)  # anew, without what was asked to be taken down meanwhile
+    for key, data in files.items():
+        dataset.storage.write(key, data)
+    return info
+
+
+def _made(
+    dataset: Dataset,
+    standards: Standards,
+    sample_per_task: int,
+    progress: Progress | None,
+    compared: Callable[[Dataset], Comparison] | None,
+) -> tuple[AuditInfo, dict[str, bytes]]:
+    """What is to be written, by key and in order."""
+    comparison = compared(dataset) if compared else None
     fingerprint, taxonomy, gates = _fingerprint(dataset, standards), standards.taxonomy, standards.gates
     sampler = Sampler(sample_per_task, gates.items.bounds)
     statistics = survey(dataset, standards, sampler, progress)
@@ -54,10 +80,13 @@ def write_audit(
     }
     if comparison:
         report["comparison"] = comparison.model_dump(mode="json")
-    dataset.storage.write(HTML_KEY, page.encode())
-    dataset.storage.write(MARKDOWN_KEY, render_markdown(statistics, taxonomy, comparison).encode())
-    dataset.storage.write(JSON_KEY, json.dumps(report, indent=1, ensure_ascii=False).encode())
-    return AuditInfo(statistics, JSON_KEY, HTML_KEY, comparison)
+    files = {
+        HTML_KEY: page,
+        MARKDOWN_KEY: render_markdown(statistics, taxonomy, comparison),
+        JSON_KEY: json.dumps(report, indent=1, ensure_ascii=False),
+    }
+    info = AuditInfo(statistics, JSON_KEY, HTML_KEY, comparison)
+    return info, {key: text.encode() for key, text in files.items()}
 
 
 def current_audit(dataset: Dataset, standards: Standards, sample_per_task: int | None = None) -> Statistics | None:

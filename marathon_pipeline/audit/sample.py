@@ -95,7 +95,10 @@ class Sampler:
                 self._insert(stratum, key, shown)
 
     def read(self, tables: Tables) -> None:
-        """The pairs that stay, as they stand in the tables. Raises Failed where one cannot be read."""
+        """The pairs that stay, as they stand in the tables by now: what was rewritten or purged meanwhile is left out.
+
+        Raises Failed where one cannot be read.
+        """
         by_video: defaultdict[str, set[str]] = defaultdict(set)
         for kept in self._kept.values():
             for _, place in kept:
@@ -104,14 +107,16 @@ class Sampler:
         pairs: dict[tuple[str, str], QAPair] = {}
         verdicts: dict[tuple[str, str], Verdict] = {}
         for video_id, ids in sorted(by_video.items()):
-            pairs |= {(video_id, pair.qa_id): pair for pair in tables.read_some(QAPair, video_id, "qa_id", ids)}
-            verdicts |= {(video_id, each.qa_id): each for each in tables.read_some(Verdict, video_id, "qa_id", ids)}
+            pairs |= {(video_id, pair.qa_id): pair for pair in tables.read_left(QAPair, video_id, "qa_id", ids)}
+            verdicts |= {(video_id, each.qa_id): each for each in tables.read_left(Verdict, video_id, "qa_id", ids)}
         for kept in self._kept.values():
-            for number, (key, place) in enumerate(kept):
-                if isinstance(place, _Place):
-                    which = (place.video_id, place.qa_id)
+            every, kept[:] = list(kept), []
+            for key, place in every:
+                if isinstance(place, Shown):
+                    kept.append((key, place))
+                elif (which := (place.video_id, place.qa_id)) in pairs and which in verdicts:
                     shown = Shown(pairs[which], verdicts[which], place.reasons, place.seconds, place.source)
-                    kept[number] = key, shown
+                    kept.append((key, shown))
 
     def _choose(self, place: _Place, task: str, format: str, shown: Shown | _Place) -> None:
         for reason in place.reasons:

@@ -17,6 +17,7 @@ from marathon_pipeline.errors import UserError, one_line
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.records import Format, QAPair, Record, Span, Verdict
 from marathon_pipeline.release.release_file import Release, release_in
+from marathon_pipeline.release.withdrawn import refuse_withdrawn
 
 Kind = Literal["dataset", "release"]
 
@@ -187,10 +188,11 @@ class ReleaseSide:
 
 
 def open_release(url: str) -> ReleaseSide | None:
-    """The release in a folder or at a URL; None where there is none."""
+    """The release in a folder or at a URL; None where there is none. Raises UserError where it was withdrawn."""
     storage = Storage(url)
     if storage.root is not None and not storage.root.is_dir():
         return None
+    refuse_withdrawn(storage)
     release = release_in(storage)
     return ReleaseSide(storage, release) if release else None
 

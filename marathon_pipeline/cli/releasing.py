@@ -109,6 +109,8 @@ def purge(
     if not wanted and not removals:
         raise UserError("nothing to purge is named: give ids, URLs, channels, --file or --removals")
     done = remove(dataset, wanted, removals or ())
+    for reach in done.channels:
+        out.print(f"channel {reach.channel}: {reach}", markup=False)
     for gone in done.purged:
         for line in gone.lines():
             out.print(line, markup=False)
@@ -118,7 +120,8 @@ def purge(
         out.print(f"{source_id}: on the removal list, {state}", markup=False)
     if done.held:
         out.print(f"{done.held.partition(';')[0]}: it removes them with its next commit", markup=False)
-    raise typer.Exit(SOMETHING_FAILED if any(gone.left for gone in done.purged) else OK)
+    missed = any(not reach.found for reach in done.channels) or any(gone.left for gone in done.purged)
+    raise typer.Exit(SOMETHING_FAILED if missed else OK)
 
 
 def _names_in(path: str) -> list[str]:

@@ -53,6 +53,9 @@ def manifest_import(
     ] = False,
     licence: Annotated[str, typer.Option("--licence", help="The licence of all its videos, where you know it.")] = "",
     evidence: Annotated[str, typer.Option("--licence-evidence", help="With --licence: where it is stated.")] = "",
+    removals: Annotated[
+        str, typer.Option("--removals", metavar="DATASET", help="Its removal list: what is on it is left out.")
+    ] = "",
 ) -> None:
     """Turn a collection's own list of videos into a manifest; exit 1 where some of its entries are wrong."""
     from marathon_pipeline.sources.importers.convert import ImportOptions, import_manifest
@@ -63,7 +66,7 @@ def manifest_import(
         collection,
         file,
         manifest,
-        ImportOptions(videos, segments, licence, evidence),
+        ImportOptions(videos, segments, licence, evidence, _removals_of(removals).takes if removals else None),
         lambda problem: err.print(f"marathon: {problem}", markup=False),
     )
     said = [f"{imported.sources:,} sources", f"{imported.rows:,} rows", f"{len(imported.problems):,} wrong entries"]

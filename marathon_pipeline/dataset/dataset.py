@@ -97,7 +97,12 @@ class Dataset:
         return Reviews(self.storage)
 
     def finished(self) -> Iterator[Finished]:
-        """The videos that went through every stage, in the order of their ids: what a release and an audit speak of."""
+        """The videos that went through every stage, in the order of their ids: what a release and an audit speak of.
+
+        Without those that somebody asked to take down, and that are not gone yet.
+        """
+        removals = self.removals()
+        sources = self.sources() if removals.entries else {}
         downloads: dict[str, str] = {}
         ended: set[str] = set()
         tasks: dict[str, list[str]] = {}
@@ -115,6 +120,8 @@ class Dataset:
         for video_id in sorted(tasks):
             source_id = downloads.get(video_id)
             if source_id is not None and video_id not in ended and source_id not in ended:
+                if removals.takes(sources.get(source_id, Source(source_id=source_id))):
+                    continue
                 own = tuple(sorted(tasks[video_id]))
                 yield Finished(video_id, source_id, own, seconds.get(video_id, 0.0), events.get(video_id, 0))
 

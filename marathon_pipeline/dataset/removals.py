@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import UserError
-from marathon_pipeline.records import Source
+from marathon_pipeline.records import Source, Video
 
 KEY, FOLDER = "removals.key", "removals"
 CHANNEL_FIELDS = ("channel", "channel_id", "channel_url", "uploader", "uploader_id", "uploader_url")  # of yt-dlp
@@ -105,19 +105,18 @@ class Removals:
         ids: Iterable[str] = (),
         url: str = "",
         contents: Iterable[str] = (),
-        channel: str = "",
     ) -> str:
         """Put a source on the list, with whatever else it goes by. Returns the entry's name."""
         self._keep_key()
         also: list[tuple[Kind, str]] = [("id", each) for each in sorted(set(ids) - {source_id})]
-        also += [("url", url), ("channel", channel), *(("content", sha256) for sha256 in sorted(set(contents)))]
+        also += [("url", url), *(("content", sha256) for sha256 in sorted(set(contents)))]
         names = (self.entry(source_id), *(self.hash(kind, value) for kind, value in also if value))
         return self._write(names)
 
     def add_channel(self, channel: str) -> str:
         """Keep a channel's videos out, also those that are not known yet."""
         self._keep_key()
-        return self._write((self.hash("channel", channel),))
+        return self._write((self.hash("channel", channel_key(channel)),))
 
     def migrate(self) -> None:
         """Write old entries, which hold ids, as keyed ones."""
@@ -161,12 +160,19 @@ class Removals:
         return hmac.digest(self._key, f"{kind} {value}".encode(), "sha256").hex()
 
 
-def channels_of(source: Source) -> Iterator[str]:
-    """What the channel or the uploader of a source is called in its metadata."""
+def channel_key(name: str) -> str:
+    """A channel's name in whatever case and with whatever spaces it is written."""
+    return " ".join(name.split()).casefold()
+
+
+def channels_of(source: Source, videos: Iterable[Video] = ()) -> Iterator[str]:
+    """What the channel or the uploader of a source is called in its metadata, and by the site that its videos are from:
+    by `channel_key`, and as it stands there, which is how lists of earlier versions have it."""
     metadata = json.loads(source.metadata)
-    for field in CHANNEL_FIELDS:
-        if isinstance(name := metadata.get(field), str) and name:
-            yield name
+    said = [metadata.get(field) for field in CHANNEL_FIELDS]
+    for name in (*said, *(channel for video in videos for channel in video.channels)):
+        if isinstance(name, str) and name.strip():
+            yield from {channel_key(name), name}
 
 
 def _key_of(storage: Storage) -> tuple[bytes, bool]:

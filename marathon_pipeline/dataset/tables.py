@@ -69,6 +69,15 @@ class Tables:
         """Those of an owner's rows whose column has one of these values. Raises Failed, as `read_written`."""
         return self._of_file(record, owner, partial(parquet.decode_some, record, column=column, values=values))
 
+    def read_left(self, record: type[R], owner: str, column: str, values: Iterable[str]) -> list[R]:
+        """`read_some`, where a run or a purge may have taken the file away since. Raises Failed `table_damaged`."""
+        try:
+            return self.read_some(record, owner, column, values)
+        except Failed as error:
+            if error.reason != "table_missing":
+                raise
+            return []
+
     def columns(self, record: type[Record], owner: str, names: Sequence[str]) -> dict[str, pa.Array]:
         """Some columns of an owner's rows (`parquet.columns`). Raises Failed, as `read_written`."""
         return self._of_file(record, owner, partial(parquet.columns, record, names=names))

@@ -4,18 +4,23 @@ A source is found by its ids, its URL in any spelling of scheme and host, and by
 that could be a word or a number of something else ("away", "v1") counts only where a field says that it is an id.
 """
 
+import bz2
+import contextlib
+import csv
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import re
 import tarfile
+import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,6 +34,7 @@ _PART_AT_END = re.compile(PART + "$")
 PICTURES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".jpg", ".png"})  # pictures: no text to be found in them
 _HEX = re.compile(rb"(?<![0-9a-fA-F])[0-9a-f]{16,64}(?![0-9a-fA-F])")
 _LONGEST_HASH = 64
+_PIECE = 2**16  # of a damaged file, bytes read at once
 _FEW = 50  # names: of more it is quicker to look for all at once
 _YOUTUBE = re.compile(r"https://www\.youtube\.com/watch\?v=([0-9A-Za-z_-]{11})")
 _ID_FIELD = r"(?:[a-z_]*_id|id|owner|videos?|source|__key__)"
@@ -132,44 +138,102 @@ def _kernel_of_url(url: str) -> str:
     return video[1] if video else re.sub(r"^https?://(?:www\.)?", "", url)
 
 
-def named_in(storage: Storage, key: str, names: Names) -> bool:
-    """Whether a file holds any of the names, in clear, compressed or packed."""
+def named_in(storage: Storage, key: str, names: Names) -> bool | None:
+    """Whether a file holds any of the names, in clear, compressed or packed. None: what can be read of it holds none,
+    and not all of it can."""
     if PurePosixPath(key).suffix.lower() in PICTURES:
         return False
     with storage.local_file(key) as path, path.open("rb") as file:
-        try:
-            return _named(PurePosixPath(key).name, file, names)
-        except (pa.ArrowException, tarfile.TarError, OSError):  # damaged: as it lies there
-            file.seek(0)
-            return names.in_text(file.read())
+        return _named(PurePosixPath(key).name, file, names)
 
 
-def _named(name: str, file: IO[bytes], names: Names) -> bool:
+def _named(name: str, file: IO[bytes], names: Names) -> bool | None:
+    unread = False
+    try:
+        for part in _parts(name, file, names):
+            if part:
+                return True
+            unread = unread or part is None
+    except _DAMAGED:  # as it lies there
+        file.seek(0)
+        return names.in_text(_read(file)[0]) or None
+    return None if unread else False
+
+
+def _parts(name: str, file: IO[bytes], names: Names) -> Iterator[bool | None]:
+    """`_named` of each thing that a file is made of."""
     suffix = PurePosixPath(name).suffix.lower()
+    suffix = _SHORT.get(suffix, suffix)
     if suffix == ".tar":
         with tarfile.open(fileobj=file, mode="r:") as tar:
-            return any(
-                names.is_file(f"tar/{member.name}")
-                or (member.isfile() and _named(member.name, tar.extractfile(member) or io.BytesIO(), names))
-                for member in tar
-            )
-    if suffix in PICTURES or suffix == ".safetensors":  # features: numbers, a gigabyte an hour
-        return False
-    if suffix == ".parquet":
-        return _named_in_parquet(file, names)
-    data = file.read()
-    if suffix == ".gz":
-        return _named(PurePosixPath(name).stem, io.BytesIO(unpacked(data)), names)
-    return names.in_text(data)
+            for member in tar:
+                yield names.is_file(f"tar/{member.name}")
+                if member.isfile():
+                    yield _named(member.name, tar.extractfile(member) or io.BytesIO(), names)
+            file.seek(tar.offset)
+            if (rest := file.read()).strip(b"\0"):  # it ends here for tarfile alone
+                yield names.in_text(rest) or None
+    elif suffix in (".zip", ".npz"):
+        with zipfile.ZipFile(file) as archive:
+            for info in archive.infolist():
+                yield names.is_file(f"zip/{info.filename}")
+                with archive.open(info) as inner:
+                    yield _named(info.filename, inner, names)
+    elif suffix in _PACKED:
+        stem = PurePosixPath(name).stem
+        with _PACKED[suffix](file) as inner:
+            yield _named(stem if name.lower().endswith(suffix) else f"{stem}.tar", inner, names)
+    elif suffix == ".parquet":
+        yield _named_in_parquet(file, names)
+    elif suffix not in PICTURES and suffix != ".safetensors":  # features: numbers, a gigabyte an hour
+        data, whole = _read(file)
+        yield names.in_text(data) or (False if whole and _is_text(data) else None)
 
 
-def unpacked(data: bytes) -> bytes:
-    """What a gzip file holds; of a damaged one, what can be read of it."""
-    reader = zlib.decompressobj(wbits=31)
+def _unpacked_zstd(file: IO[bytes]) -> IO[bytes]:
+    return io.BytesIO(pa.CompressedInputStream(pa.BufferReader(file.read()), "zstd").read())
+
+
+_DAMAGED = (
+    pa.ArrowException,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    RuntimeError,  # a zip with a password, or of a kind that Python does not know
+    ValueError,
+)
+_PACKED: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
+    ".gz": lambda file: cast(IO[bytes], gzip.GzipFile(fileobj=file)),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+    ".zst": _unpacked_zstd,
+}
+_SHORT = {".tgz": ".gz", ".tbz2": ".bz2", ".txz": ".xz", ".tzst": ".zst"}  # tars, packed
+
+
+def _read(file: IO[bytes]) -> tuple[bytes, bool]:
+    """What a file holds, and whether that is all: of a damaged one, what comes before the damage."""
     try:
-        return reader.decompress(data)
-    except zlib.error:
-        return b""
+        return file.read(), True
+    except _DAMAGED:
+        file.seek(0)
+    pieces = []
+    with contextlib.suppress(*_DAMAGED):
+        while piece := cast(io.BufferedIOBase, file).read1(_PIECE):
+            pieces.append(piece)
+    return b"".join(pieces), False
+
+
+def _is_text(data: bytes) -> bool:
+    """Whether a name in it would stand there as it is."""
+    try:
+        pa.array([data], pa.large_binary()).cast(pa.large_string())
+    except pa.ArrowInvalid:
+        return False
+    return b"\0" not in data
 
 
 def _named_in_parquet(file: IO[bytes], names: Names) -> bool:
@@ -213,13 +277,17 @@ def _texts(field: str, array: pa.Array) -> Iterator[tuple[str, pa.Array]]:
 
 def scrubbed(key: str, data: bytes, names: Names) -> bytes:
     """A file without what it says of the names: without those lines, rows, or members of lists; empty where nothing is
-    left, or where it is of no such kind."""
+    left, or where it is of no such kind, or damaged."""
     path = PurePosixPath(key)
     if path.suffix == ".gz":
-        inner = scrubbed(key.removesuffix(".gz"), unpacked(data), names)
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            unpacked, whole = _read(cast(IO[bytes], file))
+        inner = scrubbed(key.removesuffix(".gz"), unpacked, names) if whole else b""
         return gzip.compress(inner, mtime=0) if inner else b""
     if path.suffix in (".jsonl", ".csv"):
-        return b"".join(line for line in data.splitlines(keepends=True) if not names.in_text(line))
+        lines = data.splitlines(keepends=True)
+        records = lines if path.suffix == ".jsonl" else _records(lines)
+        return b"".join(record for record in records if not names.in_text(record))
     if path.suffix == ".json":
         try:
             left = _pruned(json.loads(data), names)
@@ -231,8 +299,23 @@ def scrubbed(key: str, data: bytes, names: Names) -> bytes:
     return b""
 
 
+def _records(lines: Sequence[bytes]) -> list[bytes]:
+    """Those of a CSV file as they stand there, each with all the lines that its quoted texts take; none where it is no
+    CSV file after all."""
+    first = lines[0].decode("latin-1") if lines else ""
+    reader = csv.reader((line.decode("latin-1") for line in lines), delimiter=max(",;\t|", key=first.count))
+    try:
+        ends = [reader.line_num for _ in reader]
+    except csv.Error:
+        return []
+    return [b"".join(lines[begin:end]) for begin, end in pairwise([0, *ends])]
+
+
 def _scrubbed_parquet(data: bytes, names: Names) -> bytes:
-    table = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
+    try:
+        table = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
+    except (pa.ArrowException, OSError):
+        return b""
     kept = [not names.in_text(json.dumps(row, ensure_ascii=False, default=str).encode()) for row in table.to_pylist()]
     if not any(kept):
         return b""

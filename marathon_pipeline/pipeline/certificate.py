@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -21,6 +21,8 @@ OUTSIDE = (
     f"the next download on each removes those that nothing was written to for {PARTS_DAYS} days",
     "backups and earlier versions that the storage itself keeps, and the local files that a manifest names",
 )
+
+Fate = Literal["scrubbed", "removed"]  # scrubbed: of what it says of a source
 
 
 class _Paper(BaseModel):
@@ -48,7 +50,10 @@ class Removed(_Paper):
 
 
 class Order(_Paper):
-    """`hashes`: of its frames that no other video has, of its questions, and of requests to served models."""
+    """`hashes`: of its frames that no other video has, of its questions, and of requests to served models.
+
+    `others`: files that are nobody's by their name and said something of it, and what they came to.
+    """
 
     number: int
     entries: tuple[str, ...]  # of the removal list
@@ -57,6 +62,7 @@ class Order(_Paper):
     questions: tuple[str, ...]
     requests: tuple[str, ...]
     found: Removed
+    others: dict[str, Fate] = {}
 
     @property
     def key(self) -> str:
@@ -81,19 +87,24 @@ class Searched(_Paper):
     contents: int
     frames: int
     questions: int
+    unread: dict[str, int] = {}  # files that cannot be opened, or not to their end: by key, or by folder
 
 
 class Certificate(_Paper):
-    """What was removed, and that nothing was found afterwards. It names sources by the keyed hashes of the list."""
+    """What was removed, and that nothing was found afterwards. It names sources by the keyed hashes of the list.
+
+    Where there was nothing to remove, nothing was searched, and so nothing is said of what would have been found.
+    """
 
     number: int
     entries: tuple[str, ...]
     sources: tuple[str, ...]
     removed: Removed
+    others: dict[Fate, dict[str, int]] = {}  # files that are nobody's by their name: by key, or by folder
     releases: dict[str, str]  # withdrawn ones, and what took their places
     media: dict[str, str]
-    searched: Searched
-    found: int
+    searched: Searched | None
+    found: int | None
     outside: tuple[str, ...] = OUTSIDE
 
 

@@ -4,15 +4,15 @@ A purge is asked for by an entry on the removal list, which needs no lease, and 
 command itself, or the run that it meets (`takedown.py`).
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.lease import Held
-from marathon_pipeline.dataset.removals import Removals, channels_of
+from marathon_pipeline.dataset.removals import Removals, channel_key, channels_of
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.pipeline.certificate import certified, open_orders
-from marathon_pipeline.pipeline.takedown import Purged, carry_out, clear, contents_of, write_order
+from marathon_pipeline.pipeline.takedown import Purged, carry_out, clear, contents_of, rows_of, write_order
 from marathon_pipeline.records import Source
 from marathon_pipeline.release.reissue import released_sources
 from marathon_pipeline.sources.identity import SourceError, canonical_url, source_id_of_url
@@ -21,8 +21,25 @@ _CHANNEL = "channel:"
 
 
 @dataclass(frozen=True)
+class Reach:
+    """What a channel's name came to, which only sources can answer that state one."""
+
+    channel: str
+    found: int  # sources that state it
+    silent: int  # sources that state none
+    sources: int
+
+    def __str__(self) -> str:
+        number = f"{self.found:,}" if self.found else "no"
+        found = f"{number} {'sources here state' if self.found > 1 else 'source here states'}"
+        kept_out = "" if self.found else "; what states it later is kept out"
+        return f"{found} that channel; {self.silent:,} of {self.sources:,} sources state none{kept_out}"
+
+
+@dataclass(frozen=True)
 class Purge:
     asked: tuple[str, ...]  # ids of the sources named, and of those that hold the same video
+    channels: tuple[Reach, ...] = ()
     purged: tuple[Purged, ...] = ()
     held: str = ""  # who holds the dataset, and therefore carries it out
 
@@ -33,13 +50,13 @@ def purge(url: str, names: Sequence[str], others: Sequence[str] = ()) -> Purge:
     others: datasets whose removal lists hold here too. Neither the sources nor the same address, channel or content
     under another id are taken in again.
     """
-    asked = _ask(Dataset(url), names, [Dataset(other).removals() for other in others])
+    asked, channels = _ask(Dataset(url), names, [Dataset(other).removals() for other in others])
     dataset = Dataset(url)  # anew: what was read before the lease may be old by now
     try:
         with dataset.lease():
-            return Purge(asked, tuple(settle(dataset)))
+            return Purge(asked, channels, tuple(settle(dataset)))
     except Held as held:
-        return Purge(asked, held=str(held))
+        return Purge(asked, channels, held=str(held))
 
 
 def settle(dataset: Dataset) -> list[Purged]:
@@ -71,34 +88,48 @@ def begin(dataset: Dataset, only: Collection[str] | None = None) -> None:
 
 
 def holds_removed(dataset: Dataset, source: Source, removals: Removals) -> bool:
-    """Whether a source that was just fetched turned out to be one that was purged; then it is put on the list too."""
+    """Whether a source that was just fetched turned out to be one that was purged, or of a channel that was; then it is
+    put on the list too."""
     if not removals.entries:
         return False
-    contents = contents_of(dataset, source)
-    if not any(removals.holds("content", sha256) for sha256 in contents):
+    videos = rows_of(dataset, source.source_id)
+    contents, channels = contents_of(source, videos), channels_of(source, videos)
+    if not any(removals.holds("content", sha256) for sha256 in contents) and not _of_any(channels, removals):
         return False
     removals.add(source.source_id, url=source.url, contents=contents)
     return True
 
 
-def _ask(dataset: Dataset, names: Sequence[str], others: Sequence[Removals]) -> tuple[str, ...]:
+def _ask(
+    dataset: Dataset, names: Sequence[str], others: Sequence[Removals]
+) -> tuple[tuple[str, ...], tuple[Reach, ...]]:
     """Put on the list what is named, and what holds the same video. Nothing where one of the names means nothing."""
     sources, removals = dataset.sources(), dataset.removals()
-    found = [_found(dataset, sources, removals, name) for name in names]
+    videos = {source_id: rows_of(dataset, source_id) for source_id in sources}
+    channels = {source_id: frozenset(channels_of(source, videos[source_id])) for source_id, source in sources.items()}
+    found = [_found(dataset, sources, channels, removals, name) for name in names]
     asked = {source_id for each in found for source_id in each.source_ids}
-    asked |= {source_id for source_id, source in sources.items() if any(other.takes(source) for other in others)}
-    contents = {source_id: contents_of(dataset, source) for source_id, source in sources.items()}
+    for other in others:
+        asked |= {id for id, source in sources.items() if other.takes(source) or _of_any(channels[id], other)}
+    contents = {source_id: contents_of(source, videos[source_id]) for source_id, source in sources.items()}
     wanted = {sha256 for source_id in asked & sources.keys() for sha256 in contents[source_id]}
     asked |= {source_id for source_id in sources if wanted.intersection(contents[source_id])}
     urls = {source_id: each.url for each in found if each.url for source_id in each.source_ids}
     urls |= {source_id: source.url for source_id, source in sources.items()}
-    for channel in sorted({each.channel for each in found} - {""}):
+    reached = {each.channel: len(each.source_ids) for each in found if each.channel}
+    for channel in sorted(reached):
         removals.add_channel(channel)
     for source_id in sorted(asked):
         known = dataset.ledger.get("download", source_id)
-        videos = known.videos if known else ()
-        removals.add(source_id, ids=videos, url=urls.get(source_id, ""), contents=contents.get(source_id, ()))
-    return tuple(sorted(asked))
+        ids = known.videos if known else ()
+        removals.add(source_id, ids=ids, url=urls.get(source_id, ""), contents=contents.get(source_id, ()))
+    silent = sum(not own for own in channels.values())
+    reaches = (Reach(channel, count, silent, len(sources)) for channel, count in sorted(reached.items()))
+    return tuple(sorted(asked)), tuple(reaches)
+
+
+def _of_any(channels: Iterable[str], removals: Removals) -> bool:
+    return any(removals.holds("channel", channel) for channel in channels)
 
 
 @dataclass(frozen=True)
@@ -110,9 +141,15 @@ class _Found:
     channel: str = ""
 
 
-def _found(dataset: Dataset, sources: dict[str, Source], removals: Removals, name: str) -> _Found:
+def _found(
+    dataset: Dataset,
+    sources: Mapping[str, Source],
+    channels: Mapping[str, Collection[str]],
+    removals: Removals,
+    name: str,
+) -> _Found:
     channel = name.removeprefix(_CHANNEL)
-    of_channel = frozenset(id for id, source in sources.items() if channel in channels_of(source))
+    of_channel = frozenset(id for id, own in channels.items() if channel_key(channel) in own)
     if name.startswith(_CHANNEL):
         return _Found(of_channel, channel=channel)
     if name in sources:

@@ -9,10 +9,11 @@ import contextlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import get_args
 
 import yaml
 
@@ -28,6 +29,7 @@ from marathon_pipeline.pipeline.certificate import (
     CERTIFICATES,
     ORDERS,
     Certificate,
+    Fate,
     Order,
     Removed,
     Searched,
@@ -49,6 +51,7 @@ _SEEN_TO = ("ledger", "sources.parquet", "job.yaml", RELEASES, MEDIA_ROOT)  # by
 _ONE_EACH = ("tables", "journal", "proxies", "features", "originals", ".scratch", ".partial")  # a file is of one video
 _MADE_AGAIN = ("audit",)  # shows pictures and texts; the next run writes it anew
 _AT_ONCE = 500  # files that a process looks through before it says what it found
+_FEW = 5  # files of a folder that are named; of more, how many they are
 
 
 @dataclass(frozen=True)
@@ -58,27 +61,33 @@ class Purged:
     order: Order
     replaced: tuple[tuple[str, str], ...]  # releases and media that were withdrawn, and what took their places
     left: tuple[str, ...] = ()
+    unread: Mapping[str, int] = field(default_factory=dict)  # as in the certificate
 
     def lines(self) -> Iterator[str]:
         for target in self.order.targets:
             videos = f", videos {', '.join(target.videos)}" if target.videos else ""
             yield f"removed {target.source_id}{videos}: {target.files} files"
+        for fate, places in _others(self.order).items():
+            yield from (f"also {fate} {_counted(place, files)}" for place, files in places.items())
         for before, now in self.replaced:
             yield f"withdrew {before}, " + (f"reissued as {now}" if now else "of which nothing is left")
+        for place, files in self.unread.items():
+            yield f"not searched, for it cannot be opened: {_counted(place, files)}"
         if self.left:
             more = f" and {len(self.left) - 3} more" if len(self.left) > 3 else ""
             yield f"still named in {', '.join(self.left[:3])}{more}: remove these, and purge again"
-        else:
+        elif self.order.targets:
             yield f"certificate {self.order.certificate}: nothing of it was found afterwards"
+        else:
+            yield f"certificate {self.order.certificate}: nothing was here to remove, and no file was searched"
 
 
-def contents_of(dataset: Dataset, source: Source) -> tuple[str, ...]:
+def contents_of(source: Source, videos: Iterable[Video]) -> tuple[str, ...]:
     """The sha256 of a source's file, as far as it is known."""
-    videos = _rows_of(dataset, source.source_id)
     return tuple(sorted({source.sha256, *(video.sha256 for video in videos)} - {""}))
 
 
-def _rows_of(dataset: Dataset, source_id: str) -> list[Video]:
+def rows_of(dataset: Dataset, source_id: str) -> list[Video]:
     try:
         return dataset.tables.read(Video, source_id)
     except Failed:  # damaged: it goes all the same
@@ -101,7 +110,7 @@ def write_order(dataset: Dataset, removals: Removals, source_ids: Sequence[str],
             videos=videos[source_id],
             url=source.url,
             path=source.path,
-            contents=contents_of(dataset, source),
+            contents=contents_of(source, rows_of(dataset, source_id)),
             files=by_source[source_id],
         )
         removals.add(source_id, ids=target.videos, url=target.url, contents=target.contents)
@@ -130,18 +139,25 @@ def write_order(dataset: Dataset, removals: Removals, source_ids: Sequence[str],
     return order
 
 
-def clear(dataset: Dataset, order: Order) -> None:
-    """Remove an order's sources from all but the releases. Nobody works on them; on others, somebody may."""
+def clear(dataset: Dataset, order: Order) -> Order:
+    """Remove an order's sources from all but the releases. Nobody works on them; on others, somebody may.
+
+    Returns the order, which by now says, also for who goes on after a kill, what becomes of files that are not theirs.
+    """
     if not order.targets:  # nothing of it was ever here
-        return
+        return order
     storage, names = dataset.storage, names_of(order)
-    for key in storage.keys(""):
-        top = key.split("/")[0]
-        if top in _MADE_AGAIN or _folder_of_own(key, names):
-            storage.remove(key)
-        elif top not in (*_SILENT, *_SEEN_TO, *_ONE_EACH) and named_in(storage, key, names):
-            left = scrubbed(key, storage.read(key), names) if not key.endswith(INDEX) else b""
-            storage.write(key, left) if left else storage.remove(key)
+    keys = storage.keys("")
+    own = [key for key in keys if _folder_of_own(key, names)]
+    fates = {key: fate for key in keys if (fate := _fate(storage, key, names))}
+    if fates.items() - order.others.items():
+        order = order.model_copy(update={"others": dict(sorted({**order.others, **fates}.items()))})
+        storage.write(order.key, order.model_dump_json(indent=1).encode())
+    for key in own:
+        storage.remove(key)
+    for key, fate in fates.items():
+        left = scrubbed(key, storage.read(key), names) if fate == "scrubbed" else b""
+        storage.write(key, left) if left else storage.remove(key)
     for source_id in order.source_ids:  # an id that could be a word is only found by its place
         for part in storage.partial().glob(f"{source_id}.*"):
             shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
@@ -150,6 +166,24 @@ def clear(dataset: Dataset, order: Order) -> None:
     if order.source_ids & sources.keys():
         dataset.write_sources(source for id, source in sources.items() if id not in order.source_ids)
     _clear_job(storage, order)
+    return order
+
+
+def _fate(storage: Storage, key: str, names: Names) -> Fate | None:
+    """What is to become of a file that is nobody's by its name; None where it stays, or is seen to elsewhere."""
+    top = key.split("/")[0]
+    if top in _MADE_AGAIN:
+        return "removed"
+    if top in (*_SILENT, *_SEEN_TO, *_ONE_EACH) or _folder_of_own(key, names) or not named_in(storage, key, names):
+        return None
+    return "scrubbed" if not key.endswith(INDEX) and scrubbed(key, storage.read(key), names) else "removed"
+
+
+def _others(order: Order) -> dict[Fate, dict[str, int]]:
+    """By what became of them, the files that are nobody's by their name."""
+    names = names_of(order)
+    by_fate = {fate: [key for key, own in order.others.items() if own == fate] for fate in get_args(Fate)}
+    return {fate: _places(keys, names) for fate, keys in by_fate.items() if keys}
 
 
 def carry_out(dataset: Dataset, order: Order) -> Purged:
@@ -157,7 +191,7 @@ def carry_out(dataset: Dataset, order: Order) -> Purged:
     storage = dataset.storage
     storage.empty_scratch()
     storage.remove_torn()
-    clear(dataset, order)
+    order = clear(dataset, order)
     reissue(dataset, order.source_ids, order.certificate)
     releases, media = (_withdrawn_by(storage, root, order) for root in (RELEASES, MEDIA_ROOT))
     replaced = tuple(
@@ -165,24 +199,26 @@ def carry_out(dataset: Dataset, order: Order) -> Purged:
         for root, found in ((RELEASES, releases), (MEDIA_ROOT, media))
         for old, new in found.items()
     )
-    searched, left = _search(storage, order)
+    searched, left = _search(storage, order) if order.targets else (None, ())  # else nothing of it was ever here
+    unread = searched.unread if searched else {}
     if left:
-        return Purged(order, replaced, left)
+        return Purged(order, replaced, left, unread)
     removals = dataset.removals()
     certificate = Certificate(
         number=order.number,
         entries=order.entries,
         sources=tuple(sorted(removals.entry(source_id) for source_id in order.source_ids)),
         removed=order.found,
+        others=_others(order),
         releases=releases,
         media=media,
         searched=searched,
-        found=0,
+        found=0 if searched else None,
     )
     storage.write(order.certificate, certificate.model_dump_json(indent=1).encode())
     storage.remove(order.key)
     storage.remove_empty_folders()
-    return Purged(order, replaced)
+    return Purged(order, replaced, unread=unread)
 
 
 def _withdrawn_by(storage: Storage, root: str, order: Order) -> dict[str, str]:
@@ -199,31 +235,55 @@ def names_of(order: Order) -> Names:
 def _search(storage: Storage, order: Order) -> tuple[Searched, tuple[str, ...]]:
     """Look through all files of a dataset for what was removed; the files that name it."""
     names = names_of(order)
-    every = storage.keys("") if order.targets else []  # else nothing of it was ever here
-    keys = [key for key in every if key != order.certificate and not key.startswith(f"{ORDERS}/")]
+    keys = [key for key in storage.keys("") if key != order.certificate and not key.startswith(f"{ORDERS}/")]
     parts = [keys[first : first + _AT_ONCE] for first in range(0, len(keys), _AT_ONCE)]
-    left = [key for found in in_parts(partial(_naming, storage, names), parts) for key in found]
+    found = list(in_parts(partial(_looked_through, storage, names), parts))
+    left = [key for named, _ in found for key in named]
     searched = Searched(
-        files=dict(sorted(Counter(key.split("/")[0] for key in keys).items())),
+        files=dict(sorted(Counter(_folder(key, names) for key in keys).items())),
         pictures=sum(PurePosixPath(key).suffix in PICTURES for key in keys),
         ids=len(names.ids),
         urls=len(names.urls),
         contents=sum(len(target.contents) for target in order.targets),
         frames=len(order.frames),
         questions=len(order.questions),
+        unread=_places([key for _, unread in found for key in unread], names),
     )
     return searched, tuple(left)
 
 
-def _naming(storage: Storage, names: Names, keys: Sequence[str]) -> list[str]:
-    """Of some files those that name one, by their own names or inside."""
-    return [key for key in keys if names.is_file(key) or named_in(storage, key, names)]
+def _looked_through(storage: Storage, names: Names, keys: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Of some files those that name one, by their own names or inside; and those that may, and cannot be read."""
+    found = {key: names.is_file(key) or named_in(storage, key, names) for key in keys}
+    return [key for key in keys if found[key]], [key for key in keys if found[key] is None]
+
+
+def _places(keys: Iterable[str], names: Names) -> dict[str, int]:
+    """Files by their keys; by folder where there are many in it, or where a key says what shall not be said."""
+    folders = {key: _folder(key, names) for key in sorted(keys)}
+    files = Counter(folders.values())
+    places = (f"{own}/" if files[own] > _FEW or _tells(key, names) else key for key, own in folders.items())
+    return dict(sorted(Counter(places).items()))
+
+
+def _folder(key: str, names: Names) -> str:
+    """The first folder that a file lies in; `.` where that is the dataset's own, or says what shall not be said."""
+    first, *inside = key.split("/")
+    return first if inside and not _tells(first, names) else "."
+
+
+def _tells(key: str, names: Names) -> bool:
+    return names.in_text(key.encode()) or any(id in key for id in names.ids)
+
+
+def _counted(place: str, files: int) -> str:
+    return f"{place} ({files:,} {'file' if files == 1 else 'files'})" if place.endswith("/") else place
 
 
 def _videos_of(dataset: Dataset, source_id: str) -> tuple[str, ...]:
     """By the table and by the ledger: what was just fetched is not on record."""
     known = dataset.ledger.get("download", source_id)
-    rows = _rows_of(dataset, source_id)
+    rows = rows_of(dataset, source_id)
     return tuple(sorted({*(row.video_id for row in rows), *(known.videos if known else ())}))
 
 

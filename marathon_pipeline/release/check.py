@@ -10,6 +10,7 @@ from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.release.media import MEDIA_FILE, MEDIA_ROOT, MediaVersion
 from marathon_pipeline.release.release_file import FILE_NAME, FileInfo, Release
+from marathon_pipeline.release.withdrawn import refuse_withdrawn
 
 Progress = Callable[[int, int], None]  # files read, of how many
 
@@ -26,13 +27,14 @@ class Checked:
 def check_release(url: str, progress: Progress | None = None) -> Checked:
     """Read a release (`<dataset>/releases/<name>`) and its media (`<dataset>/media/<version>`) again.
 
-    Raises UserError where there is no release, or its lists cannot be read.
+    Raises UserError where there is no release, it was withdrawn, or its lists cannot be read.
     """
     folder = Storage(url)
     parent = folder.root.parent.parent if folder.root else None
     above = Storage(str(parent) if parent else folder.url.rstrip("/").rsplit("/", 2)[0])
     if folder.root is not None and not folder.root.is_dir():
         raise UserError(f"{url}: no release there; give its folder, such as out/demo/releases/demo-1")
+    refuse_withdrawn(folder)
     faults: list[str] = []
     listed: list[tuple[Storage, str, FileInfo]] = []
     try:

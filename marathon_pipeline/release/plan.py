@@ -54,18 +54,14 @@ def split_of(source: Source, settings: ReleaseSettings) -> Split:
 
 def place(dataset: Dataset, rules: ReleaseRules) -> list[Placed]:
     """Every finished video that nobody asked to take down; of some the licences may let nothing be released."""
-    sources, removals, reviews = dataset.sources(), dataset.removals(), dataset.reviews()
+    sources, reviews = dataset.sources(), dataset.reviews()
     placed = []
     for video in dataset.finished():
-        if removals.holds("id", video.source_id):
-            continue
         if video.source_id not in sources:
             raise UserError(
                 f"{dataset.url}: source {video.source_id} is not listed there; run its job again, then release"
             )
         source = sources[video.source_id]
-        if removals.takes(source):
-            continue
         rule = rules.licences.of_source(source.data_source, source.licence, source.url)
         split = split_of(source, rules.settings)
         rejected = reviews.rejected(video.video_id)

@@ -108,7 +108,7 @@ def video_row(video: Video, source: Source, split: Split) -> VideoRow:
         licence=source.licence,
         licence_evidence=source.licence_evidence,
         split=split,
-        **video.model_dump(exclude={"file"}),
+        **video.model_dump(exclude={"file", "channels"}),
     )
 
 

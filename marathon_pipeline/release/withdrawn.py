@@ -24,6 +24,14 @@ def withdrawn(storage: Storage, root: str) -> dict[str, Withdrawn]:
     return {each[1]: _parsed(storage, each[0]) for each in found if each}
 
 
+def refuse_withdrawn(folder: Storage) -> None:
+    """Raises UserError, which names what took its place, where of a release only the note is left."""
+    if folder.exists(FILE_NAME):
+        note = _parsed(folder, FILE_NAME)
+        now = f"replaced by {note.replaced_by}; give that one" if note.replaced_by else "nothing took its place"
+        raise UserError(f"{folder.url}: withdrawn ({note.why}), {now}")
+
+
 def _parsed(storage: Storage, key: str) -> Withdrawn:
     try:
         return Withdrawn.model_validate_json(storage.read(key))

@@ -139,6 +139,7 @@ def _read(dataset: Dataset, cards: list[_Card]) -> tuple[Dealt, ...]:
     pairs = {
         (video_id, pair.qa_id): pair
         for video_id, ids in by_video.items()
-        for pair in dataset.tables.read_some(QAPair, video_id, "qa_id", ids)
+        for pair in dataset.tables.read_left(QAPair, video_id, "qa_id", ids)
     }
-    return tuple(Dealt(pairs[card.video.video_id, card.qa_id], card.video.seconds) for card in cards)
+    found = ((pairs.get((card.video.video_id, card.qa_id)), card.video.seconds) for card in cards)
+    return tuple(Dealt(pair, seconds) for pair, seconds in found if pair)  # else rewritten or purged since

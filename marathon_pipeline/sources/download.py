@@ -3,7 +3,7 @@
 import fcntl
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,13 +20,14 @@ def fetch(
     settings: DownloadSettings,
     progress: Progress | None = None,
     asked: Callable[[], None] = lambda: None,
+    told: Callable[[Iterable[str]], None] = lambda channels: None,
 ) -> Path:
     """A local file with the source's video: its own path, or `folder/<source_id>.<ext>`, which appears only when whole.
 
-    asked: called before each request to a server. What a broken-off download has got stays in `folder` and is resumed.
-    Raises Failed with a typed reason.
+    asked: called before each request to a server; told: with what the site calls the video's channel. What a broken-off
+    download has got stays in `folder` and is resumed. Raises Failed with a typed reason.
     """
-    return _downloaded(source, folder, settings, progress, asked) if source.url else _checked(source)
+    return _downloaded(source, folder, settings, progress, asked, told) if source.url else _checked(source)
 
 
 def _checked(source: Source) -> Path:
@@ -64,6 +65,7 @@ def _downloaded(
     settings: DownloadSettings,
     progress: Progress | None,
     asked: Callable[[], None],
+    told: Callable[[Iterable[str]], None],
 ) -> Path:
     download: Callable[[str, Path, DownloadSettings, Progress | None], Path]
     if is_in_store(source.url):
@@ -73,7 +75,7 @@ def _downloaded(
     else:
         from marathon_pipeline.sources import ytdlp  # a second to import
 
-        download = partial(ytdlp.download, asked=asked)
+        download = partial(ytdlp.download, asked=asked, told=told)
     wanted = digest([source.url, settings.max_height, settings.audio])[:8]  # parts of anything else are not resumed
     parts = folder / f"{source.source_id}.{wanted}.parts"
     try:

@@ -7,7 +7,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
@@ -27,6 +27,7 @@ from yt_dlp.networking.exceptions import (
 )
 from yt_dlp.utils import GeoRestrictedError, UnsupportedError, UserNotLive, YoutubeDLError
 
+from marathon_pipeline.dataset.removals import CHANNEL_FIELDS
 from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.sources.addresses import only_public_but
@@ -124,9 +125,17 @@ class _Silent:
 
 
 def download(
-    url: str, folder: Path, settings: DownloadSettings, progress: Progress | None, asked: Callable[[], None]
+    url: str,
+    folder: Path,
+    settings: DownloadSettings,
+    progress: Progress | None,
+    asked: Callable[[], None],
+    told: Callable[[Iterable[str]], None],
 ) -> Path:
-    """Download the one video that a URL names into `folder`, resuming what is there. Raises Failed."""
+    """Download the one video that a URL names into `folder`, resuming what is there. Raises Failed.
+
+    told: called with all that its site calls the channel that it is of.
+    """
 
     def watch(state: dict[str, Any]) -> None:
         done = state.get("downloaded_bytes") or 0
@@ -150,6 +159,7 @@ def download(
         raise failure_of(error) from None
     if not info.get("requested_downloads"):
         raise Failed("no_video_found", "yt-dlp found nothing to download")
+    told(str(info[name]) for name in CHANNEL_FIELDS if info.get(name))
     return Path(info["requested_downloads"][0]["filepath"])
 
 

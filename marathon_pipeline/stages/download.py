@@ -44,7 +44,8 @@ class Download:
         if source.opt_out:
             raise Filtered("opted_out", source.opt_out)
         self._storage.drop_old_parts()
-        path = fetch(source, self._storage.partial(), self._fetch, asked=given.answers.begin)
+        channels: list[str] = []
+        path = fetch(source, self._storage.partial(), self._fetch, asked=given.answers.begin, told=channels.extend)
         try:
             header = probe(path, self._decode)
             if header.seconds > (longest := self._parts.max_source_seconds):
@@ -71,6 +72,7 @@ class Download:
                 height=header.height,
                 fps=header.fps,
                 codec=header.codec,
+                channels=tuple(dict.fromkeys(channels)),
             )
             for video_id, span in parts_of(source, header.seconds, self._parts.max_seconds)
         ]

@@ -21,6 +21,7 @@ from marathon_pipeline.release.media import MEDIA_FILE, MEDIA_ROOT, MediaVersion
 from marathon_pipeline.release.plan import bucket
 from marathon_pipeline.release.release_file import FILE_NAME, Release
 from marathon_pipeline.release.settings import ReleaseSettings
+from marathon_pipeline.release.withdrawn import refuse_withdrawn
 
 _KIND_COLUMNS = ("data_source", "start", "end")
 _COLUMNS = ("qa_id", "video_id", "data_source", "start", "end", "question", "options", "answer", "letter")
@@ -40,6 +41,7 @@ class ReleaseShards:
         self.dataset = Storage(str(parent) if parent else self.folder.url.rstrip("/").rsplit("/", 2)[0])
         if self.folder.root is not None and not self.folder.root.is_dir():
             raise UserError(f"{url}: no release there; give its folder, such as out/demo/releases/demo-1")
+        refuse_withdrawn(self.folder)
         try:
             self.release = Release.model_validate_json(self.folder.read(FILE_NAME))
             self.settings = ReleaseSettings.model_validate(self.release.settings["release"])

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import JsonValue
 
 from marathon_pipeline.errors import UserError
+from marathon_pipeline.records import Source
 from marathon_pipeline.sources.identity import SourceError, source_id_of_name
 from marathon_pipeline.sources.importers import activitynet, ego4d, moviechat, panda70m, videomarathon, youcook2
 from marathon_pipeline.sources.importers.entry import Entries, Entry
@@ -31,6 +32,7 @@ class ImportOptions:
     segments: bool = False  # a row for each annotated segment, instead of one for the whole original
     licence: str = ""  # what the user knows better than the list
     licence_evidence: str = ""
+    purged: Callable[[Source], bool] | None = None  # whether a source was, by its id, URL or channel
 
 
 @dataclass
@@ -70,7 +72,7 @@ def import_manifest(
                         raise entry
                     rows = list(_rows(entry, out.parent, options))
                     texts = [_line(row) for row in rows]
-                    _once(_key(rows[0], out.parent), seen, place)
+                    _once(_key(rows[0], out.parent, options), seen, place)
                 except SourceError as error:
                     problem = RowProblem(f"{file} {place}", 0, error.problem, error.mend)
                     imported.problems.append(problem)
@@ -125,14 +127,19 @@ def _line(row: dict[str, JsonValue]) -> str:
     return line
 
 
-def _key(row: dict[str, JsonValue], folder: Path) -> str:
-    """What tells a source from others. Raises SourceError where a manifest would not take it."""
+def _key(row: dict[str, JsonValue], folder: Path, options: ImportOptions) -> str:
+    """What tells a source from others. Raises SourceError where a manifest would not take it, or it was purged."""
     checked = row_of(row)
     if checked.url:
-        return checked.source(folder, {}).source_id
-    if checked.id:
-        source_id_of_name(checked.id, checked.data_source)
-    return f"path {checked.path}"  # not its content, which takes reading terabytes
+        source = checked.source(folder, {})
+        key = source.source_id
+    else:  # not its content, which takes reading terabytes
+        source_id = source_id_of_name(checked.id, checked.data_source) if checked.id else ""
+        source = Source(source_id=source_id, metadata=json.dumps(checked.metadata))
+        key = f"path {checked.path}"
+    if options.purged is not None and options.purged(source):
+        raise SourceError("was purged", "delete the entry")
+    return key
 
 
 def _path(file: str, folder: Path, videos: Path | None) -> str:
