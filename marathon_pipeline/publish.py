@@ -1,6 +1,6 @@
 """What follows a run: the report, and the release where the gates let it through."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -106,7 +106,7 @@ def _release_lines(
             statistics = found or current_audit(dataset, standards)
             if statistics is None:
                 statistics = survey(dataset, standards, progress=partial(show, "audit"))
-            broken = [check for check in statistics.checks if not check.ok]
+            broken = [check for check in statistics.checks if check.broken]
             if broken and not despite:
                 raise GateBroken(name, broken)
             return Approval(broken=tuple(map(str, broken)), despite=despite if broken else "")
@@ -217,12 +217,14 @@ def rules_of(config: JobConfig) -> JobRules:
 def _standards_of(config: JobConfig, gates: Path | None = None) -> Standards:
     """gates: instead of those of the job."""
     benchmarks: dict[str, str] = {}
+    lists: Counter[str] = Counter()
     for path in config.audit.benchmarks if config.audit is not None else ():
         sources, problems = read_manifest(path)
         if problems:
             raise UserError(f"audit.benchmarks: {problems[0]}")
+        lists[path.stem] += len(sources)
         benchmarks |= {name: path.stem for source in sources for name in (source.source_id, source.url) if name}
-    return Standards(load_taxonomy(config.templates), _gates_of(gates or config.gates), benchmarks)
+    return Standards(load_taxonomy(config.templates), _gates_of(gates or config.gates), benchmarks, lists)
 
 
 def licences_of(config: JobConfig) -> Licences:

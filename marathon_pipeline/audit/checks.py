@@ -7,6 +7,7 @@ from typing import NamedTuple
 from marathon_pipeline.audit.reviewed import sound_share
 from marathon_pipeline.audit.statistics import (
     Check,
+    Held,
     Letters,
     ReviewStratum,
     bound_in_words,
@@ -34,13 +35,14 @@ Cells = Mapping[Cell, Counter[str]]
 
 
 class Measure(NamedTuple):
-    """value: of the summed counts of cells; counted: how many pairs it rests on."""
+    """value: of the summed counts of cells; counted: how many pairs it rests on; absent: why that may be none."""
 
     says: str
     show: Callable[[float], str]
     value: Callable[[Counter[str]], float]
     counted: Callable[[Counter[str]], int]
     interval: bool = False  # whether chance moves it, so that it is told with the interval of a share
+    absent: str = ""
 
 
 def _share(part: str, whole: str) -> tuple[Callable[[Counter[str]], float], Callable[[Counter[str]], int]]:
@@ -138,7 +140,11 @@ MEASURES: dict[DatasetMeasure, Measure] = {
         *_share("lossy", "videos"),
     ),
     "benchmark_videos": Measure(
-        "Sources that a list of a benchmark names too.", plain, lambda c: c["benchmark"], lambda c: c["sources"]
+        "Sources that a list of a benchmark names too.",
+        plain,
+        lambda c: c["benchmark"],
+        lambda c: c["looked_up"],
+        absent="no list given",
     ),
     "blind": Measure(
         "How often a judge who sees no video takes the right option; 25 % is chance.",
@@ -225,16 +231,19 @@ def _of_gate(
 ) -> Iterator[Check]:
     if gate.measure in REVIEW_MEASURES:
         of_reviews = REVIEW_MEASURES[gate.measure]
-        says, show = of_reviews.says, of_reviews.show
+        says, show, absent = of_reviews.says, of_reviews.show, ""
         groups = {name: of_reviews.found(own) for name, own in _strata(strata, gate.by, taxonomy).items()}
     else:
         measure = MEASURES[gate.measure]
-        says, show = measure.says, measure.show
+        says, show, absent = measure.says, measure.show, measure.absent
         counts = grouped(cells, gate.by, taxonomy) if gate.by else {"": summed(cells.values()) + whole}
         groups = {name: _found(measure, own) for name, own in counts.items()}
     for name, found in sorted(groups.items()):
         if found.counted < gate.fewest and gate.by:
             continue
+        few = f"too few: {found.counted:,} of {gate.fewest:,}" if found.counted < gate.fewest else ""
+        why = absent if few and not found.counted and absent else few
+        held: Held = "holds" if gate.may_hold(found.low, found.high) else "broken"
         interval = f" ({percent(found.low)} to {percent(found.high)})" if found.low < found.high else ""
         yield Check(
             name=gate.measure,
@@ -247,9 +256,10 @@ def _of_gate(
             least=gate.least,
             most=gate.most,
             counted=found.counted,
-            found=f"{show(found.value)}{interval}" if found.counted or gate.measure in MEASURES else "nothing judged",
+            found=f"{show(found.value)}{interval}" if found.counted else "nothing judged",
             bound=bound_in_words(gate.least, gate.most, show),
-            ok=found.counted < gate.fewest or gate.may_hold(found.low, found.high),
+            state="not judged" if why else held,
+            why=why,
         )
 
 

@@ -54,11 +54,15 @@ class _Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Standards:
-    """What a dataset is held against. `benchmarks`: the one that names a source, by the source's id and by its URL."""
+    """What a dataset is held against.
+
+    `benchmarks`: the one that names a source, by the source's id and by its URL; `lists`: how many each names.
+    """
 
     taxonomy: Taxonomy
     gates: Gates
     benchmarks: Mapping[str, str] = field(default_factory=dict)
+    lists: Mapping[str, int] = field(default_factory=dict)
 
 
 def survey(
@@ -116,6 +120,7 @@ def _statistics(
         off_topic=_off_topic(topics),
         commonest=_commonest(count.captions),
         sources=len(count.sources),
+        looked_up=len(count.sources) if standards.lists else 0,  # in the lists of benchmarks
         benchmark=named.total(),
     )
     return Statistics(
@@ -132,6 +137,7 @@ def _statistics(
         ),
         annotators=dict(sorted(count.annotators.items())),
         benchmarks=dict(sorted(named.items())),
+        benchmark_lists=dict(sorted(standards.lists.items())),
         data_sources={
             name: SourceCount(
                 videos=videos, seconds=round(count.seconds[name], 3), qa=by_source.get(name, Counter())["qa"]

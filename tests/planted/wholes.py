@@ -90,7 +90,7 @@ class Whole:
         if self.judge:
             dataset.ledger.append([outcome(name, "calibrate", "object_recognition", tallies=FLAWLESS)])
         dataset.ledger.flush()
-        return survey(dataset, Standards(TAXONOMY, GATES, self.benchmarks)).checks
+        return survey(dataset, Standards(TAXONOMY, GATES, self.benchmarks, Counter(self.benchmarks.values()))).checks
 
     def _verdicts(self, rows: Rows, pairs: list[QAPair]) -> Iterator[Verdict]:
         before = {id(pair) for pair in rows[QAPair]}
