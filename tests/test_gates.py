@@ -1,6 +1,7 @@
 """Gates: what they let through, what they say, and what they stop, without anything being measured again."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -145,6 +146,29 @@ def test_a_release_below_its_gates_is_not_made_unless_a_reason_is_given(built: P
         assert sum(task["left_out"].get("evidence_seconds", 0) for task in release["tasks"].values()) > 0
         assert "for a demonstration" in (tmp_path / "out/releases" / name / "README.md").read_text()
     assert ledger_lines(tmp_path) == before, "something was measured again"
+
+
+def test_a_run_says_that_a_gate_is_broken_now_although_its_release_stands(built: Path, tmp_path: Path) -> None:
+    marathon = copy_of(built, tmp_path)
+    shipped_ones = shipped("jobs/gates.yaml").read_text()
+    (tmp_path / "strict.yaml").write_text(f"{shipped_ones}  - {{measure: mean_events, least: 1000}}\n")
+    strict = ("run", "job.yaml", "--set", "gates=strict.yaml")
+    for _ in range(2):  # the second one finds its report, and measures nothing
+        out = marathon.here(*strict, code=1)
+        assert "release  test-1 stands, but a gate is broken now: mean_events: " in out and "report " in out
+    assert "test-1 stands, but a gate is broken now" in marathon("release", "out", "test-1", code=2)
+    out = marathon.here(*strict, "--set", "release.despite=for a demonstration")
+    assert "releases/test-1" in out and ", unchanged" in out
+    assert [path.name for path in (tmp_path / "out/releases").iterdir()] == ["test-1"]
+
+
+def test_a_release_that_was_approved_despite_a_gate_stands_without_a_word(built: Path, tmp_path: Path) -> None:
+    marathon = copy_of(built, tmp_path)
+    shutil.rmtree(tmp_path / "out/releases")
+    (tmp_path / "strict.yaml").write_text("dataset: [{measure: mean_events, least: 1000}]")
+    strict = ("run", "job.yaml", "--set", "gates=strict.yaml")
+    marathon.here(*strict, "--set", "release.despite=for a demonstration")
+    assert ", unchanged" in marathon.here(*strict)
 
 
 def test_a_problem_that_nobody_knows_cannot_be_forgiven(built: Path, tmp_path: Path) -> None:
