@@ -234,7 +234,7 @@ def test_checks_say_what_is_broken(statistics: Statistics) -> None:
     assert not any(check.by for check in statistics.checks)  # no group counts enough
     assert (checks["waiting"].value, checks["waiting"].bound) == (1, "at most 0")
     assert (checks["accepted"].found, checks["accepted"].bound) == ("71.4 %", "at least 90 %")
-    assert checks["letters"].state == "holds"
+    assert (checks["letter_share"].state, checks["letter_share"].why) == ("not judged", "too few: 4 of 50")
 
 
 def captioned(folder: Path, captions: Sequence[str], events: Sequence[tuple[float, float]]) -> Dataset:
@@ -274,6 +274,9 @@ def test_captions_that_leave_gaps_or_say_one_thing_are_counted(
 ) -> None:
     found = survey(captioned(tmp_path / "out", [text.strip() for text in captions], events), STANDARDS)
     checks = {check.name: check.value for check in found.checks}
+    said = found.commonest_caption
+    assert (said.clips, checks["commonest_clips"]) == (round(commonest * len(captions.replace(" ", ""))),) * 2
+    assert said.clips == captions.count(said.summary)
     assert (checks["caption_gaps"], checks["commonest_caption"]) == (gaps, pytest.approx(commonest, abs=1e-6))
 
 

@@ -121,6 +121,39 @@ def test_a_guesser_breaks_a_gate_only_where_chance_does_not_explain_it(asked: in
     assert (check.value, not check.broken) == (0.5, ok) and check.found.startswith("50 % (")
 
 
+@pytest.mark.parametrize(
+    ("letters", "broken"),
+    [
+        ((402_400, 399_200, 399_200, 399_200), False),  # 25.15 %: p is 0.0002, and nobody learns anything from it
+        ((16, 11, 12, 11), False),
+        ((480_000, 373_333, 373_333, 373_334), True),  # 30 %
+        ((60, 20, 20, 20), True),
+    ],
+)
+def test_letters_break_a_gate_where_they_are_surely_uneven_and_by_much(letters: tuple[int, ...], broken: bool) -> None:
+    cells = {Cell("temporal_order", "choice", "", 1): Counter(dict(zip("ABCD", letters, strict=True)))}
+    checks = judged(load_gates(shipped("jobs/gates.yaml")), cells, Counter(), TAXONOMY)
+    assert {check.name: check.broken for check in checks if not check.by}["letter_share"] is broken
+    assert not any(check.name == "letters" for check in checks)
+
+
+@pytest.mark.parametrize(
+    ("commonest", "clips", "broken"),
+    [
+        (20, 1_000, set()),
+        (80, 1_000, {"commonest_caption"}),
+        (900, 1_700_000, set()),
+        (85_000, 1_700_000, {"commonest_clips"}),  # 5 %
+    ],
+)
+def test_a_caption_that_stands_at_very_many_clips_breaks_a_gate_however_large_the_dataset(
+    commonest: int, clips: int, broken: set[str]
+) -> None:
+    whole = Counter(commonest=commonest, captions=clips)
+    checks = judged(load_gates(shipped("jobs/gates.yaml")), {}, whole, TAXONOMY)
+    assert {check.name for check in checks if check.broken and check.name.startswith("commonest")} == broken
+
+
 def test_a_release_below_its_gates_is_not_made_unless_a_reason_is_given(built: Path, tmp_path: Path) -> None:
     marathon = copy_of(built, tmp_path)
     before = ledger_lines(tmp_path)

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 from marathon_pipeline.audit.reviewed import sound_share
@@ -35,7 +36,10 @@ Cells = Mapping[Cell, Counter[str]]
 
 
 class Measure(NamedTuple):
-    """value: of the summed counts of cells; counted: how many pairs it rests on; absent: why that may be none."""
+    """value: of the summed counts of cells; counted: how many pairs it rests on; absent: why that may be none.
+
+    largest_of: so many shares, of which each could have been the value.
+    """
 
     says: str
     show: Callable[[float], str]
@@ -43,6 +47,7 @@ class Measure(NamedTuple):
     counted: Callable[[Counter[str]], int]
     interval: bool = False  # whether chance moves it, so that it is told with the interval of a share
     absent: str = ""
+    largest_of: int = 1
 
 
 def _share(part: str, whole: str) -> tuple[Callable[[Counter[str]], float], Callable[[Counter[str]], int]]:
@@ -73,6 +78,14 @@ MEASURES: dict[DatasetMeasure, Measure] = {
         plain,
         lambda c: letters_of(c).p,
         lambda c: sum(c[letter] for letter in LETTERS),
+    ),
+    "letter_share": Measure(
+        "The share of the letter that is right most often; 25 % where all are so equally often.",
+        percent,
+        lambda c: share(max(c[letter] for letter in LETTERS), sum(c[letter] for letter in LETTERS)),
+        lambda c: sum(c[letter] for letter in LETTERS),
+        interval=True,
+        largest_of=len(LETTERS),
     ),
     "longest_option": Measure(
         "How often the longest option is the right one; 25 % where length says nothing.",
@@ -129,6 +142,12 @@ MEASURES: dict[DatasetMeasure, Measure] = {
         "Clips that bear the most frequent caption of all: a captioner that is stuck says one thing of everything.",
         percent,
         *_share("commonest", "captions"),
+    ),
+    "commonest_clips": Measure(
+        "How many clips bear the most frequent caption of all: of very many clips a small share is a multitude.",
+        plain,
+        lambda c: c["commonest"],
+        lambda c: c["captions"],
     ),
     "mean_events": Measure("Events to a video.", plain, *_share("events", "videos")),
     "few_events": Measure(
@@ -265,7 +284,10 @@ def _of_gate(
 
 def _found(measure: Measure, counts: Counter[str]) -> Found:
     value, counted = measure.value(counts), measure.counted(counts)
-    return Found(value, counted, *(wilson(round(value * counted), counted) if measure.interval else (value, value)))
+    if not measure.interval:
+        return Found(value, counted, value, value)
+    z = NormalDist().inv_cdf(1 - 0.025 / measure.largest_of)  # for all of them at once (Bonferroni)
+    return Found(value, counted, *wilson(round(value * counted), counted, z))
 
 
 def _strata(strata: Sequence[ReviewStratum], by: Grouping | None, taxonomy: Taxonomy) -> dict[str, list[ReviewStratum]]:

@@ -118,6 +118,13 @@ class Survival(_Counted):
     low: int  # videos that keep too little
 
 
+class CommonestCaption(_Counted):
+    """The caption of a clip that is the most frequent of all: its summary, and how many clips bear it."""
+
+    summary: str
+    clips: int
+
+
 class StageEnd(_Counted):
     """entered = ok + filtered + failed + waiting; in sources (`download`), videos, or videos times tasks."""
 
@@ -296,6 +303,7 @@ class Statistics(_Counted):
     video_minutes: Histogram
     events: Histogram  # per video
     mean_events: float
+    commonest_caption: CommonestCaption
     survival: Survival
     stages: tuple[StageEnd, ...]
     reviewed: Reviewed
