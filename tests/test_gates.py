@@ -204,6 +204,19 @@ def test_a_release_that_was_approved_despite_a_gate_stands_without_a_word(built:
     assert ", unchanged" in marathon.here(*strict)
 
 
+def test_the_command_names_what_was_not_judged_and_the_report_the_lists_that_were_given(
+    built: Path, tmp_path: Path
+) -> None:
+    marathon = copy_of(built, tmp_path)
+    assert "no      benchmark_videos: not judged, no list given" in marathon("audit", "out")
+    rows = [json.dumps({"url": f"https://videos.example.org/{name}.mp4"}) for name in "ab"]
+    (tmp_path / "lvbench.jsonl").write_text("\n".join(rows))
+    marathon.here("run", "job.yaml", "--set", "audit.benchmarks=[lvbench.jsonl]")
+    report = json.loads((tmp_path / "out/audit/report.json").read_text())["statistics"]
+    assert (report["benchmark_lists"], report["benchmarks"]) == ({"lvbench": 2}, {})
+    assert next(c for c in report["checks"] if c["name"] == "benchmark_videos")["state"] == "holds"
+
+
 def test_a_problem_that_nobody_knows_cannot_be_forgiven(built: Path, tmp_path: Path) -> None:
     marathon: Command = copy_of(built, tmp_path)
     (tmp_path / "gates.yaml").write_text("items: {forgive: [bad_luck]}")
