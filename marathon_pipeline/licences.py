@@ -25,6 +25,10 @@ class _Rule(_Strict):
     qa: bool = False
     evidence: str = Field(min_length=1)
 
+    def allows_qa(self, retold: bool) -> bool:
+        """retold: the answers retell the video, as its captions do: as captions they have to be allowed too."""
+        return self.qa and (self.captions or not retold)
+
 
 class SourceRule(_Rule):
     """Patterns with `*` and `?`, in any case. `local`: only of files (true), or only of what has a URL (false)."""

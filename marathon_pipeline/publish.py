@@ -1,6 +1,6 @@
 """What follows a run: the report, and the release where the gates let it through."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -57,11 +57,11 @@ class Ended:
 
 
 class GateBroken(UserError):
-    def __init__(self, release: str, broken: Sequence[Check]) -> None:
+    def __init__(self, says: str, broken: Sequence[Check]) -> None:
         first, more = broken[0], f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         super().__init__(
-            f"{release} is not made, for a gate is broken: {first}{more} (`marathon audit` lists them all); mend the "
-            "QA, change the gates, or say why it is released all the same (--despite, in a job release.despite)"
+            f"{says}: {first}{more} (`marathon audit` lists them all); mend the QA, change the gates, or say why it is "
+            "released all the same (--despite, in a job release.despite)"
         )
 
 
@@ -106,9 +106,9 @@ def _release_lines(
             statistics = found or current_audit(dataset, standards)
             if statistics is None:
                 statistics = survey(dataset, standards, progress=partial(show, "audit"))
-            broken = [check for check in statistics.checks if not check.ok]
+            broken = [check for check in statistics.checks if check.broken]
             if broken and not despite:
-                raise GateBroken(name, broken)
+                raise GateBroken(f"{name} is not made, for a gate is broken", broken)
             return Approval(broken=tuple(map(str, broken)), despite=despite if broken else "")
 
         info = write_release(
@@ -119,6 +119,10 @@ def _release_lines(
             content=content,
             progress=lambda part, done, total: show(f"release {part}", done, total),
         )
+    known = (found or current_audit(dataset, standards)) if info.unchanged and not despite else None
+    checks = known.checks if known else ()
+    if broken := [check for check in checks if check.broken and str(check) not in info.approval.broken]:
+        raise GateBroken(f"{name} stands, but a gate is broken now", broken)
     size = f"{info.bytes / 1e6:.1f} MB"
     unchanged = ", unchanged" if info.unchanged else ""
     line = f"release  {_shown(dataset, f'releases/{name}')}  {info.qa:,} QA, {info.tasks} tasks, {size}{unchanged}"
@@ -221,12 +225,14 @@ def rules_of(config: JobConfig) -> JobRules:
 def _standards_of(config: JobConfig, gates: Path | None = None) -> Standards:
     """gates: instead of those of the job."""
     benchmarks: dict[str, str] = {}
+    lists: Counter[str] = Counter()
     for path in config.audit.benchmarks if config.audit is not None else ():
         sources, problems = read_manifest(path)
         if problems:
             raise UserError(f"audit.benchmarks: {problems[0]}")
+        lists[path.stem] += len(sources)
         benchmarks |= {name: path.stem for source in sources for name in (source.source_id, source.url) if name}
-    return Standards(load_taxonomy(config.templates), _gates_of(gates or config.gates), benchmarks)
+    return Standards(load_taxonomy(config.templates), _gates_of(gates or config.gates), benchmarks, lists)
 
 
 def licences_of(config: JobConfig) -> Licences:

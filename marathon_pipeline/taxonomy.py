@@ -201,6 +201,11 @@ class Task(_Template):
     def id(self) -> str:
         return self.task
 
+    @property
+    def retells(self) -> bool:
+        """Whether its answers are accounts of the whole video: its global caption, or what stands in its place."""
+        return self.task == "overall_summarization" or self.reads == ("global",)
+
     @model_validator(mode="after")
     def _is_the_published_task(self) -> Self:
         published = _PUBLISHED.get(self.task)

@@ -31,9 +31,14 @@ _WORD = re.compile(r"[^\W_]+")
 ASCII_WORDS = bytes(byte if chr(byte).isalnum() else ord(" ") for byte in bytes(range(128)).lower())
 _DIGIT = re.compile(r"\d")
 _CLOCK = re.compile(r"(?<![\d:.])(?:(\d{1,2}):)?(\d{1,2}):([0-5]\d)(?![\d:]|\.\d)")
+# What follows on a moment (`2 minutes in, she leaves`, `2 minutes in when`), and not on `10 minutes in the kitchen`.
+_MOMENT = (
+    r"[\"\u201d\u2019]?(?:\s*(?:$|[.,;:?!\u2026)\]]|[-\u2013\u2014]+\s|\u2014)"
+    r"| (?:s?he|they|we|I|who|when|while|as|after|before|until|and|but|or|does|do|did|is|are|was|were)\b)"
+)
 _SAID = re.compile(
     r"\b(?:(?P<h>\d+) hours?)?,?(?: and)? ?(?:(?P<m>\d+) minutes?)?,?(?: and)? ?(?:(?P<s>\d+) seconds?)? "
-    r"(?:into the video|from the start|in)\b(?! (?:a row|all|length|total))",
+    rf"(?:into the video\b|from the start\b|in(?={_MOMENT}))",
     re.IGNORECASE,
 )
 

@@ -125,6 +125,9 @@ def test_a_planted_problem_is_found_and_no_other(
         ("1 hour, 2 minutes and 3 seconds from the start", [3723]),
         ("for 90 minutes in total, 3 times in a row, 5 seconds in length", []),
         ("a ratio of 16:9, version 1.2:30, the 12:60 train, 3 in the garden, in 40 seconds", []),
+        ("What happens 10 minutes in? 1 hour in \u2014 a dog. 40 seconds in when he sits.", [600, 3600, 40]),
+        ("\u201c5 minutes in\u201d she turns, 2 minutes 3 seconds in and once more", [300, 123]),
+        ("It is baked 25 minutes in the oven and explained 5 minutes in-depth", []),
     ],
 )
 def test_the_times_that_a_text_names_are_read(text: str, named: list[float]) -> None:
@@ -134,6 +137,31 @@ def test_the_times_that_a_text_names_are_read(text: str, named: list[float]) -> 
 @given(st.integers(0, 20_000))
 def test_a_time_is_read_back_as_a_player_shows_it(seconds: int) -> None:
     assert moments(f"at {clock(seconds)}.") == [seconds]
+
+
+@given(
+    st.integers(1, 500),
+    st.sampled_from(["hours", "minutes", "seconds"]),
+    st.sampled_from(
+        ["the oven", "a row", "silence", "it", "there", "her car", "my house", "what looks like a kitchen"]
+    ),
+    st.sampled_from(["", ".", ", then leaves.", " before he leaves?"]),
+)
+def test_a_duration_spent_in_something_is_no_time_of_the_video(number: int, unit: str, place: str, rest: str) -> None:
+    assert moments(f"It lies {number} {unit} in {place}{rest}") == []
+
+
+@given(
+    st.integers(1, 500),
+    st.sampled_from(["", ".", "?", ", he leaves", ") he leaves", "\n", ": a dog", " he leaves", " does he leave?"]),
+)
+def test_so_many_minutes_in_are_a_time_of_the_video_whatever_follows(number: int, rest: str) -> None:
+    assert moments(f"About {number} minutes in{rest}") == [60 * number]
+
+
+def test_a_pair_that_tells_how_long_something_is_done_somewhere_is_not_rejected() -> None:
+    said = verdict(open_pair(question="Who waits 10 minutes in the hall after 2 hours in the forest?"))
+    assert said.problems == () and said.said_off_seconds == 0
 
 
 def test_every_problem_is_planted_in_these_tests() -> None:

@@ -231,13 +231,13 @@ def test_whatever_enters_a_stage_leaves_it_or_waits(statistics: Statistics) -> N
 
 def test_checks_say_what_is_broken(statistics: Statistics) -> None:
     checks = {check.name: check for check in statistics.checks}
-    broken = {name for name, check in checks.items() if not check.ok}
+    broken = {name for name, check in checks.items() if check.broken}
     everything = {"waiting", "unverified", "accepted", "empty_tasks", "repeated_questions", "across_videos"}
     assert broken == everything | {"caption_gaps"}
     assert not any(check.by for check in statistics.checks)  # no group counts enough
     assert (checks["waiting"].value, checks["waiting"].bound) == (1, "at most 0")
     assert (checks["accepted"].found, checks["accepted"].bound) == ("71.4 %", "at least 90 %")
-    assert checks["letters"].ok
+    assert (checks["letter_share"].state, checks["letter_share"].why) == ("not judged", "too few: 4 of 50")
 
 
 def captioned(folder: Path, captions: Sequence[str], events: Sequence[tuple[float, float]]) -> Dataset:
@@ -277,6 +277,9 @@ def test_captions_that_leave_gaps_or_say_one_thing_are_counted(
 ) -> None:
     found = survey(captioned(tmp_path / "out", [text.strip() for text in captions], events), STANDARDS)
     checks = {check.name: check.value for check in found.checks}
+    said = found.commonest_caption
+    assert (said.clips, checks["commonest_clips"]) == (round(commonest * len(captions.replace(" ", ""))),) * 2
+    assert said.clips == captions.count(said.summary)
     assert (checks["caption_gaps"], checks["commonest_caption"]) == (gaps, pytest.approx(commonest, abs=1e-6))
 
 
@@ -286,9 +289,31 @@ def test_captions_that_leave_gaps_or_say_one_thing_are_counted(
 )
 def test_a_source_that_a_benchmark_names_is_counted(named: dict[str, str], count: int, tmp_path: Path) -> None:
     made = captioned(tmp_path / "out", ["a"], [(0, 30)])
-    found = survey(made, Standards(TAXONOMY, STANDARDS.gates, named))
+    standards = Standards(TAXONOMY, STANDARDS.gates, named, {"lvbench": 103, "mlvu": 7})
+    found = survey(made, standards)
     check = next(check for check in found.checks if check.name == "benchmark_videos")
-    assert (check.value, check.ok, found.benchmarks) == (count, not count, {"lvbench": 1} if count else {})
+    assert (check.value, check.broken, found.benchmarks) == (count, bool(count), {"lvbench": 1} if count else {})
+    assert found.benchmark_lists == {"lvbench": 103, "mlvu": 7}
+    page = (Path(made.url) / write_audit(made, standards).html_key).read_text()
+    assert f"<code>lvbench</code> lists 103 videos, {count} of them here; <code>mlvu</code> lists 7 videos, 0" in page
+
+
+def test_a_gate_that_judged_nothing_is_not_said_to_hold(tmp_path: Path) -> None:
+    made = captioned(tmp_path / "out", ["a"], [(0, 30)])
+    three = [
+        {"measure": "benchmark_videos", "most": 0},
+        {"measure": "commonest_caption", "most": 0.05, "fewest": 200},
+        {"measure": "waiting", "most": 9},
+    ]
+    info = write_audit(made, Standards(TAXONOMY, Gates.model_validate({"dataset": three})))
+    states = [(check.state, check.why) for check in info.statistics.checks]
+    assert states == [("not judged", "no list given"), ("not judged", "too few: 1 of 200"), ("holds", "")]
+    page, text = ((Path(made.url) / key).read_text() for key in (info.html_key, MARKDOWN_KEY))
+    assert page.count("✓ holds") == 1 and page.count("not judged<span") == 2
+    assert "All 1 gates hold, 2 not judged." in page and "All 1 gates hold, 2 not judged." in text
+    assert "Not judged: `benchmark_videos` (no list given), `commonest_caption` (too few: 1 of 200)." in text
+    found = json.loads((Path(made.url) / info.json_key).read_text())["statistics"]["checks"][0]
+    assert (found["state"], found["why"], found["found"]) == ("not judged", "no list given", "nothing judged")
 
 
 def test_the_result_does_not_depend_on_the_number_of_processes(dataset: Dataset, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Gates: what they let through, what they say, and what they stop, without anything being measured again."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -82,8 +83,9 @@ def test_each_group_is_judged_for_itself_where_it_counts_enough(tmp_path: Path) 
     }
 
     def checks(gate: str) -> dict[str, tuple[float, int, bool]]:
+        """What each group comes to, what that rests on, and whether the gate lets it pass."""
         found = judged(gates(f"dataset: [{gate}]", tmp_path), cells, Counter(waiting=3), TAXONOMY)
-        return {check.label: (check.value, check.counted, check.ok) for check in found}
+        return {check.label: (check.value, check.counted, not check.broken) for check in found}
 
     assert checks("{measure: accepted, least: 0.5}") == {"accepted": (0.69378, 209, True)}
     assert checks("{measure: accepted, least: 0.5, by: task}") == {
@@ -116,7 +118,40 @@ def test_a_guesser_breaks_a_gate_only_where_chance_does_not_explain_it(asked: in
     cells = {Cell("temporal_order", "choice", "", 1): Counter(longest=asked, longest_right=asked // 2)}
     bound = gates("dataset: [{measure: longest_option, most: 0.4}]", tmp_path)
     (check,) = judged(bound, cells, Counter(), TAXONOMY)
-    assert (check.value, check.ok) == (0.5, ok) and check.found.startswith("50 % (")
+    assert (check.value, not check.broken) == (0.5, ok) and check.found.startswith("50 % (")
+
+
+@pytest.mark.parametrize(
+    ("letters", "broken"),
+    [
+        ((402_400, 399_200, 399_200, 399_200), False),  # 25.15 %: p is 0.0002, and nobody learns anything from it
+        ((16, 11, 12, 11), False),
+        ((480_000, 373_333, 373_333, 373_334), True),  # 30 %
+        ((60, 20, 20, 20), True),
+    ],
+)
+def test_letters_break_a_gate_where_they_are_surely_uneven_and_by_much(letters: tuple[int, ...], broken: bool) -> None:
+    cells = {Cell("temporal_order", "choice", "", 1): Counter(dict(zip("ABCD", letters, strict=True)))}
+    checks = judged(load_gates(shipped("jobs/gates.yaml")), cells, Counter(), TAXONOMY)
+    assert {check.name: check.broken for check in checks if not check.by}["letter_share"] is broken
+    assert not any(check.name == "letters" for check in checks)
+
+
+@pytest.mark.parametrize(
+    ("commonest", "clips", "broken"),
+    [
+        (20, 1_000, set()),
+        (80, 1_000, {"commonest_caption"}),
+        (900, 1_700_000, set()),
+        (85_000, 1_700_000, {"commonest_clips"}),  # 5 %
+    ],
+)
+def test_a_caption_that_stands_at_very_many_clips_breaks_a_gate_however_large_the_dataset(
+    commonest: int, clips: int, broken: set[str]
+) -> None:
+    whole = Counter(commonest=commonest, captions=clips)
+    checks = judged(load_gates(shipped("jobs/gates.yaml")), {}, whole, TAXONOMY)
+    assert {check.name for check in checks if check.broken and check.name.startswith("commonest")} == broken
 
 
 def test_a_release_below_its_gates_is_not_made_unless_a_reason_is_given(built: Path, tmp_path: Path) -> None:
@@ -144,6 +179,42 @@ def test_a_release_below_its_gates_is_not_made_unless_a_reason_is_given(built: P
         assert sum(task["left_out"].get("evidence_seconds", 0) for task in release["tasks"].values()) > 0
         assert "for a demonstration" in (tmp_path / "out/releases" / name / "README.md").read_text()
     assert ledger_lines(tmp_path) == before, "something was measured again"
+
+
+def test_a_run_says_that_a_gate_is_broken_now_although_its_release_stands(built: Path, tmp_path: Path) -> None:
+    marathon = copy_of(built, tmp_path)
+    shipped_ones = shipped("jobs/gates.yaml").read_text()
+    (tmp_path / "strict.yaml").write_text(f"{shipped_ones}  - {{measure: mean_events, least: 1000}}\n")
+    strict = ("run", "job.yaml", "--set", "gates=strict.yaml")
+    for _ in range(2):  # the second one finds its report, and measures nothing
+        out = marathon.here(*strict, code=1)
+        assert "release  test-1 stands, but a gate is broken now: mean_events: " in out and "report " in out
+    assert "test-1 stands, but a gate is broken now" in marathon("release", "out", "test-1", code=2)
+    out = marathon.here(*strict, "--set", "release.despite=for a demonstration")
+    assert "releases/test-1" in out and ", unchanged" in out
+    assert [path.name for path in (tmp_path / "out/releases").iterdir()] == ["test-1"]
+
+
+def test_a_release_that_was_approved_despite_a_gate_stands_without_a_word(built: Path, tmp_path: Path) -> None:
+    marathon = copy_of(built, tmp_path)
+    shutil.rmtree(tmp_path / "out/releases")
+    (tmp_path / "strict.yaml").write_text("dataset: [{measure: mean_events, least: 1000}]")
+    strict = ("run", "job.yaml", "--set", "gates=strict.yaml")
+    marathon.here(*strict, "--set", "release.despite=for a demonstration")
+    assert ", unchanged" in marathon.here(*strict)
+
+
+def test_the_command_names_what_was_not_judged_and_the_report_the_lists_that_were_given(
+    built: Path, tmp_path: Path
+) -> None:
+    marathon = copy_of(built, tmp_path)
+    assert "no      benchmark_videos: not judged, no list given" in marathon("audit", "out")
+    rows = [json.dumps({"url": f"https://videos.example.org/{name}.mp4"}) for name in "ab"]
+    (tmp_path / "lvbench.jsonl").write_text("\n".join(rows))
+    marathon.here("run", "job.yaml", "--set", "audit.benchmarks=[lvbench.jsonl]")
+    report = json.loads((tmp_path / "out/audit/report.json").read_text())["statistics"]
+    assert (report["benchmark_lists"], report["benchmarks"]) == ({"lvbench": 2}, {})
+    assert next(c for c in report["checks"] if c["name"] == "benchmark_videos")["state"] == "holds"
 
 
 def test_a_problem_that_nobody_knows_cannot_be_forgiven(built: Path, tmp_path: Path) -> None:

@@ -361,9 +361,9 @@ def test_the_report_tells_what_a_judge_said_beside_how_often_it_errs(tmp_path: P
     assert task.grounded and (task.grounded.accepted, task.grounded.planted) == (20, 20)
     assert found.judge.corrected == {"grounded": 1.0, "judged": 0.75}
     assert found.problems["judged_wrong"] == 5 and found.tasks[9].accepted <= 35
-    assert {check.label: check.ok for check in found.checks} == {
-        "judged_right": False,
-        f"blind of task {TASK}": True,
+    assert {check.label: check.state for check in found.checks} == {
+        "judged_right": "broken",
+        f"blind of task {TASK}": "holds",
     }
     page = (Path(dataset.url) / write_audit(dataset, standards()).html_key).read_text()
     assert "What a judge said" in page and "✓ beats chance" in page and "not shown" not in page

@@ -15,7 +15,7 @@ from marathon_pipeline.errors import UserError
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.licences import Licences, load_licences
 from marathon_pipeline.publish import conclude, licences_of, rules_of
-from marathon_pipeline.release.plan import next_revision
+from marathon_pipeline.release.plan import next_revision, planned_release
 from marathon_pipeline.release.rules import ReleaseRules
 from marathon_pipeline.release.write import write_release
 from marathon_pipeline.shipped import shipped
@@ -63,9 +63,32 @@ def test_a_model_decides_on_what_it_wrote(dataset: Dataset, tmp_path: Path) -> N
         dataset, "demo-1", rules(tmp_path, f"{{{ALL}}}", "{model: 'MEASURED/?', qa: true, evidence: known}")
     )
     assert listed["captions"] == {"levels": {}, "annotators": [], "left_out": {"model_licence": 24}}
-    assert not (folder / "captions.parquet").exists() and len(list(samples(folder))) == 6 * 3 * 7
+    assert not (folder / "captions.parquet").exists()
+    assert len(list(samples(folder))) == 6 * 2 * 7, "those that retell the video are captions, and left out with them"
     with pytest.raises(UserError, match="its licences forbid it"):
         released(dataset, "demo-2", rules(tmp_path, f"{{{ALL}}}", "{model: 'gpt*', qa: true, evidence: known}"))
+
+
+@pytest.mark.parametrize("who", ["source", "model"])
+def test_a_caption_that_may_not_be_released_does_not_stand_there_as_an_answer(
+    who: str, dataset: Dataset, tmp_path: Path
+) -> None:
+    taxonomy = TAXONOMY.model_copy(deep=True)
+    taxonomy.tasks["temporal_order"] = TAXONOMY.tasks["temporal_order"].model_copy(update={"reads": ("global",)})
+    less = "qa: true, evidence: stated"
+    forbidding = {"source": (f"{{{less}}}", _MODELS), "model": (f"{{{ALL}}}", f"{{model: '*', {less}}}")}[who]
+    planned = {}
+    for name, licences in (("demo-1", rules(tmp_path, f"{{{ALL}}}")), ("demo-2", rules(tmp_path, *forbidding))):
+        info = write_release(dataset, name, held := ReleaseRules(SETTINGS, taxonomy, Gates(), licences))
+        planned[name] = planned_release(dataset, held)
+    folder = Path(info.url)
+    listed = json.loads((folder / "release.json").read_text())
+    assert {row["task"] for row in samples(folder)} == {"object_attribute"}
+    for task in ("overall_summarization", "temporal_order"):
+        assert listed["tasks"][task]["qa"] == 0 and listed["tasks"][task]["left_out"] == {f"{who}_licence": 42}
+    assert "retells a whole video is a caption too" in (folder / "README.md").read_text()
+    stale = {part for part, fingerprint in planned["demo-2"].items() if planned["demo-1"][part] != fingerprint}
+    assert {"qa/overall_summarization", "qa/temporal_order"} <= stale, "a release made before is not up to date"
 
 
 def test_a_source_of_which_nothing_is_allowed_is_not_even_named(dataset: Dataset, tmp_path: Path) -> None:

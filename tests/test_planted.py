@@ -43,7 +43,8 @@ def test_of_a_hundredth_of_faulty_pairs_among_thousands_nothing_certain_is_misse
 
 
 def test_every_measure_of_a_dataset_is_planted() -> None:
-    assert {fault.found_as for fault in wholes.FAULTS} == set(MEASURES)
+    bounded_by_none, of_thousands = "letters", "commonest_clips"  # planted before large counts in test_gates.py
+    assert {fault.found_as for fault in wholes.FAULTS} == set(MEASURES) - {bounded_by_none, of_thousands}
 
 
 @pytest.mark.slow

@@ -142,7 +142,7 @@ def test_a_dispute_is_shown_when_nothing_waits_and_a_third_person_settles_it(fre
     assert before["reviewed"]["disputed"] == 1
     after = say(fresh, "Cleo", first, "accept").json()
     assert (after["reviewed"]["disputed"], after["reviewed"]["whole"]["share"]) == (0, 1.0)
-    assert [gate["ok"] for gate in after["gates"]] == [True]
+    assert [gate["state"] for gate in after["gates"]] == ["holds"]
     refused = say(fresh, "Ben", first, "accept")
     assert refused.status_code == 409 and "adjudicated" in refused.json()["detail"]
     assert say(fresh, "Cleo", rest[0], "reject").status_code == 409  # two agree on it
@@ -349,7 +349,7 @@ def test_a_reviewer_filters_plays_the_evidence_rejects_and_sees_the_gate_break(b
     try:
         ada, ben = (sign_in(browser, url, name) for name in ("Ada", "Ben"))
         gate = ben.locator("#gates li").first
-        assert "not yet counted" in gate.inner_text()
+        assert "not judged" in gate.inner_text()
         for page in (ada, ben):
             page.get_by_label("Task").select_option("object_recognition")
             assert page.locator("#list li").count() == 1
@@ -371,7 +371,7 @@ def test_a_reviewer_filters_plays_the_evidence_rejects_and_sees_the_gate_break(b
         ben.locator("#gates .broken").first.wait_for()
         assert "reviewed sound" in gate.inner_text() and "0 %" in gate.inner_text()
         ben.keyboard.press("u")
-        ben.get_by_text("not yet counted").first.wait_for()
+        ben.get_by_text("not judged").first.wait_for()
         ben.keyboard.press("a")
         ben.get_by_text("✓ holds").first.wait_for()
         assert "Ada and Ben agree on 1 of 1." in ben.locator("#agreement").inner_text()

@@ -212,19 +212,17 @@ def test_gates_judge_what_people_judged_and_nothing_is_claimed_before(dataset: D
         }
     )
     before = checks(dataset, gates)
-    assert (before["reviewed_sound"].found, before["reviewed_sound"].ok) == ("nothing judged", True)
-    assert (
-        checks(dataset, Gates.model_validate({"dataset": [{"measure": "reviewed", "least": 1}]}))["reviewed"].ok
-        is False
-    )
+    assert (before["reviewed_sound"].found, before["reviewed_sound"].why) == ("nothing judged", "too few: 0 of 5")
+    demanding = Gates.model_validate({"dataset": [{"measure": "reviewed", "least": 1}]})
+    assert checks(dataset, demanding)["reviewed"].broken
     assert before.keys() == {"reviewed_sound", "agreement", "accepted"}
 
     pairs = accepted(dataset, "temporal_order")
     agree(dataset, pairs, "reject")
     after = checks(dataset, gates)
     of_task = after["reviewed_sound of task temporal_order"]
-    assert (of_task.value, of_task.counted, of_task.ok) == (0, len(pairs), False)
-    assert not after["reviewed_sound"].ok and after["agreement"].ok
+    assert (of_task.value, of_task.counted, of_task.broken) == (0, len(pairs), True)
+    assert after["reviewed_sound"].broken and after["agreement"].state == "holds"
     assert after["accepted"].value < before["accepted"].value
 
 

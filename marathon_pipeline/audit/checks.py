@@ -2,11 +2,13 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 from marathon_pipeline.audit.reviewed import sound_share
 from marathon_pipeline.audit.statistics import (
     Check,
+    Held,
     Letters,
     ReviewStratum,
     bound_in_words,
@@ -34,13 +36,18 @@ Cells = Mapping[Cell, Counter[str]]
 
 
 class Measure(NamedTuple):
-    """value: of the summed counts of cells; counted: how many pairs it rests on."""
+    """value: of the summed counts of cells; counted: how many pairs it rests on; absent: why that may be none.
+
+    largest_of: so many shares, of which each could have been the value.
+    """
 
     says: str
     show: Callable[[float], str]
     value: Callable[[Counter[str]], float]
     counted: Callable[[Counter[str]], int]
     interval: bool = False  # whether chance moves it, so that it is told with the interval of a share
+    absent: str = ""
+    largest_of: int = 1
 
 
 def _share(part: str, whole: str) -> tuple[Callable[[Counter[str]], float], Callable[[Counter[str]], int]]:
@@ -71,6 +78,14 @@ MEASURES: dict[DatasetMeasure, Measure] = {
         plain,
         lambda c: letters_of(c).p,
         lambda c: sum(c[letter] for letter in LETTERS),
+    ),
+    "letter_share": Measure(
+        "The share of the letter that is right most often; 25 % where all are so equally often.",
+        percent,
+        lambda c: share(max(c[letter] for letter in LETTERS), sum(c[letter] for letter in LETTERS)),
+        lambda c: sum(c[letter] for letter in LETTERS),
+        interval=True,
+        largest_of=len(LETTERS),
     ),
     "longest_option": Measure(
         "How often the longest option is the right one; 25 % where length says nothing.",
@@ -128,6 +143,12 @@ MEASURES: dict[DatasetMeasure, Measure] = {
         percent,
         *_share("commonest", "captions"),
     ),
+    "commonest_clips": Measure(
+        "How many clips bear the most frequent caption of all: of very many clips a small share is a multitude.",
+        plain,
+        lambda c: c["commonest"],
+        lambda c: c["captions"],
+    ),
     "mean_events": Measure("Events to a video.", plain, *_share("events", "videos")),
     "few_events": Measure(
         "Videos of fewer than three events, which VideoMarathon leaves out.", percent, *_share("few_events", "videos")
@@ -138,7 +159,11 @@ MEASURES: dict[DatasetMeasure, Measure] = {
         *_share("lossy", "videos"),
     ),
     "benchmark_videos": Measure(
-        "Sources that a list of a benchmark names too.", plain, lambda c: c["benchmark"], lambda c: c["sources"]
+        "Sources that a list of a benchmark names too.",
+        plain,
+        lambda c: c["benchmark"],
+        lambda c: c["looked_up"],
+        absent="no list given",
     ),
     "blind": Measure(
         "How often a judge who sees no video takes the right option; 25 % is chance.",
@@ -225,16 +250,19 @@ def _of_gate(
 ) -> Iterator[Check]:
     if gate.measure in REVIEW_MEASURES:
         of_reviews = REVIEW_MEASURES[gate.measure]
-        says, show = of_reviews.says, of_reviews.show
+        says, show, absent = of_reviews.says, of_reviews.show, ""
         groups = {name: of_reviews.found(own) for name, own in _strata(strata, gate.by, taxonomy).items()}
     else:
         measure = MEASURES[gate.measure]
-        says, show = measure.says, measure.show
+        says, show, absent = measure.says, measure.show, measure.absent
         counts = grouped(cells, gate.by, taxonomy) if gate.by else {"": summed(cells.values()) + whole}
         groups = {name: _found(measure, own) for name, own in counts.items()}
     for name, found in sorted(groups.items()):
         if found.counted < gate.fewest and gate.by:
             continue
+        few = f"too few: {found.counted:,} of {gate.fewest:,}" if found.counted < gate.fewest else ""
+        why = absent if few and not found.counted and absent else few
+        held: Held = "holds" if gate.may_hold(found.low, found.high) else "broken"
         interval = f" ({percent(found.low)} to {percent(found.high)})" if found.low < found.high else ""
         yield Check(
             name=gate.measure,
@@ -247,15 +275,19 @@ def _of_gate(
             least=gate.least,
             most=gate.most,
             counted=found.counted,
-            found=f"{show(found.value)}{interval}" if found.counted or gate.measure in MEASURES else "nothing judged",
+            found=f"{show(found.value)}{interval}" if found.counted else "nothing judged",
             bound=bound_in_words(gate.least, gate.most, show),
-            ok=found.counted < gate.fewest or gate.may_hold(found.low, found.high),
+            state="not judged" if why else held,
+            why=why,
         )
 
 
 def _found(measure: Measure, counts: Counter[str]) -> Found:
     value, counted = measure.value(counts), measure.counted(counts)
-    return Found(value, counted, *(wilson(round(value * counted), counted) if measure.interval else (value, value)))
+    if not measure.interval:
+        return Found(value, counted, value, value)
+    z = NormalDist().inv_cdf(1 - 0.025 / measure.largest_of)  # for all of them at once (Bonferroni)
+    return Found(value, counted, *wilson(round(value * counted), counted, z))
 
 
 def _strata(strata: Sequence[ReviewStratum], by: Grouping | None, taxonomy: Taxonomy) -> dict[str, list[ReviewStratum]]:

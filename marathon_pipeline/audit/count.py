@@ -82,7 +82,7 @@ class Count:
         self.places = array("I")  # of each hash: the number of its cell
         self.signatures, self.signed = Signatures(), array("I")  # of each accepted pair, and its cell
         self.usual = Usual()
-        self.captions = array("Q")  # hashes of those of clips
+        self.captions, self.clips = array("Q"), array("I")  # hashes of those of clips; how many of each video
 
     def video(self, tables: Tables, video: Finished, data_source: str) -> None:
         import numpy as np
@@ -141,7 +141,8 @@ class Count:
         for name in ("videos", "problems", "annotators", "whole", "touched"):
             getattr(self, name).update(getattr(other, name))
         for name in ("question_words", "answer_words", "minutes", "events", "span_seconds", "kept_by_events",
-                     "kept_by_summary", "covered", "hashes", "questions", "signatures", "captions"):  # fmt: skip
+                     "kept_by_summary", "covered", "hashes", "questions", "signatures", "captions",
+                     "clips"):  # fmt: skip
             getattr(self, name).extend(getattr(other, name))
         for name in ("places", "signed"):
             if own := getattr(other, name):
@@ -165,6 +166,7 @@ class Count:
             *told.hashes().reshape(-1, len(FIELDS)).T,
         )
         self.captions.frombytes(together(*hashes).tobytes())
+        self.clips.append(len(captions["clip_id"]))
         levels = (zip(rows["start"], rows["end"], strict=True) for rows in (captions, events))
         gappy = any(length(spans) < (1 - _GAP) * video.seconds for spans in levels)
         of_events = named(

@@ -19,7 +19,7 @@ JSON_KEY = "audit/report.json"
 HTML_KEY = "audit/report.html"
 MARKDOWN_KEY = "audit/report.md"
 _TELLING = ("stage", "video_id", "part", "status", "reason", "content", "judge")  # of an outcome
-_VERSION = 5  # goes up whenever the same dataset gives another report
+_VERSION = 7  # goes up whenever the same dataset gives another report
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ def current_audit(dataset: Dataset, standards: Standards, sample_per_task: int |
 def _fingerprint(dataset: Dataset, standards: Standards) -> str:
     """A hash of what a report is made from: what the ledger says was written, the collections, the standards."""
     hasher = hashlib.sha256(standards.gates.model_dump_json().encode() + b"\n")
-    hasher.update(json.dumps(sorted(standards.benchmarks.items())).encode() + b"\n")
+    benchmarks = [sorted(standards.benchmarks.items()), sorted(standards.lists.items())]
+    hasher.update(json.dumps(benchmarks).encode() + b"\n")
     hasher.update(dataset.reviews().fingerprint.encode() + b"\n")
     hasher.update(sum(map(_digest, dataset.ledger.rows(*_TELLING))).to_bytes(40))  # in whatever order they stand
     hasher.update(json.dumps([each.model_dump() for each in calibrated(dataset.ledger)]).encode() + b"\n")

@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from marathon_pipeline.intervals import wilson
 from marathon_pipeline.records import Format, Judged, JudgedMeasure, Planted
+
+Held = Literal["holds", "broken", "not judged"]  # of a gate
 
 
 class _Counted(BaseModel):
@@ -115,6 +118,13 @@ class Survival(_Counted):
     low: int  # videos that keep too little
 
 
+class CommonestCaption(_Counted):
+    """The caption of a clip that is the most frequent of all: its summary, and how many clips bear it."""
+
+    summary: str
+    clips: int
+
+
 class StageEnd(_Counted):
     """entered = ok + filtered + failed + waiting; in sources (`download`), videos, or videos times tasks."""
 
@@ -127,7 +137,10 @@ class StageEnd(_Counted):
 
 
 class Check(_Counted):
-    """A gate, for the whole dataset or for one group of it. `low` to `high`: the interval that holds the value."""
+    """A gate, for the whole dataset or for one group of it. `low` to `high`: the interval that holds the value.
+
+    `why` it is not judged; empty where it is.
+    """
 
     name: str  # of what is measured
     by: str  # `task` and so on; empty for the whole
@@ -141,7 +154,12 @@ class Check(_Counted):
     counted: int  # what the value rests on
     found: str  # the value and its bound as a person reads them
     bound: str
-    ok: bool
+    state: Held
+    why: str = ""
+
+    @property
+    def broken(self) -> bool:
+        return self.state == "broken"
 
     def __str__(self) -> str:
         return f"{self.label}: {self.found}, {self.bound}"
@@ -270,6 +288,7 @@ class Statistics(_Counted):
     unverified: int  # QA pairs without a verdict
     annotators: dict[str, int]  # QA pairs by who wrote them
     benchmarks: dict[str, int]  # sources that a list of a benchmark names too, by benchmark
+    benchmark_lists: dict[str, int]  # entries of each list that was given
     data_sources: dict[str, SourceCount]
     topics: tuple[TopicCount, ...]
     tasks: tuple[TaskCount, ...]
@@ -284,6 +303,7 @@ class Statistics(_Counted):
     video_minutes: Histogram
     events: Histogram  # per video
     mean_events: float
+    commonest_caption: CommonestCaption
     survival: Survival
     stages: tuple[StageEnd, ...]
     reviewed: Reviewed

@@ -14,6 +14,7 @@ from marathon_pipeline.audit.judge import heard
 from marathon_pipeline.audit.near import Near
 from marathon_pipeline.audit.sample import Sampler
 from marathon_pipeline.audit.statistics import (
+    CommonestCaption,
     Duplicates,
     Evidence,
     JudgeReport,
@@ -33,7 +34,7 @@ from marathon_pipeline.dataset.reviews import Reviews
 from marathon_pipeline.dataset.tables import Tables
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.processes import in_parts
-from marathon_pipeline.records import Source
+from marathon_pipeline.records import ClipCaption, Source
 from marathon_pipeline.taxonomy import TOPICS, Taxonomy
 
 if TYPE_CHECKING:
@@ -54,11 +55,15 @@ class _Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Standards:
-    """What a dataset is held against. `benchmarks`: the one that names a source, by the source's id and by its URL."""
+    """What a dataset is held against.
+
+    `benchmarks`: the one that names a source, by the source's id and by its URL; `lists`: how many each names.
+    """
 
     taxonomy: Taxonomy
     gates: Gates
     benchmarks: Mapping[str, str] = field(default_factory=dict)
+    lists: Mapping[str, int] = field(default_factory=dict)
 
 
 def survey(
@@ -89,7 +94,8 @@ def survey(
             progress(total.videos.total(), len(videos))
     sampler.read(dataset.tables)
     heard_of = heard(standards.gates, total.cells, standards.taxonomy, dataset.ledger)
-    return _statistics(total, Ends(dataset.ledger), replace(standards, gates=gates), known, heard_of)
+    commonest = _commonest(total, [video.video_id for video, _ in videos], dataset.tables)
+    return _statistics(total, Ends(dataset.ledger), replace(standards, gates=gates), known, heard_of, commonest)
 
 
 def _count(tables: Tables, gates: Gates, sample: int, part: _Part) -> Count:
@@ -100,7 +106,12 @@ def _count(tables: Tables, gates: Gates, sample: int, part: _Part) -> Count:
 
 
 def _statistics(
-    count: Count, ends: Ends, standards: Standards, known: Mapping[str, Source], judge: JudgeReport | None
+    count: Count,
+    ends: Ends,
+    standards: Standards,
+    known: Mapping[str, Source],
+    judge: JudgeReport | None,
+    commonest: CommonestCaption,
 ) -> Statistics:
     taxonomy = standards.taxonomy
     across, near = _across(count)
@@ -114,8 +125,9 @@ def _statistics(
         waiting=sum(stage.waiting for stage in stages),
         empty_tasks=sum(1 for task in tasks if task.qa and not task.accepted),
         off_topic=_off_topic(topics),
-        commonest=_commonest(count.captions),
+        commonest=commonest.clips,
         sources=len(count.sources),
+        looked_up=len(count.sources) if standards.lists else 0,  # in the lists of benchmarks
         benchmark=named.total(),
     )
     return Statistics(
@@ -132,6 +144,7 @@ def _statistics(
         ),
         annotators=dict(sorted(count.annotators.items())),
         benchmarks=dict(sorted(named.items())),
+        benchmark_lists=dict(sorted(standards.lists.items())),
         data_sources={
             name: SourceCount(
                 videos=videos, seconds=round(count.seconds[name], 3), qa=by_source.get(name, Counter())["qa"]
@@ -165,6 +178,7 @@ def _statistics(
         video_minutes=count.minutes.histogram(),
         events=count.events.histogram(),
         mean_events=share(whole["events"], whole["videos"]),
+        commonest_caption=commonest,
         survival=Survival(
             by_events=count.kept_by_events.histogram(),
             by_summary=count.kept_by_summary.histogram(),
@@ -220,10 +234,18 @@ def _named_by_benchmarks(
     return Counter(name for name in names if name)
 
 
-def _commonest(hashes: Sequence[int]) -> int:
+def _commonest(count: Count, videos: Sequence[str], tables: Tables) -> CommonestCaption:
+    """The caption that most clips bear. videos: in the order in which they were counted."""
     import numpy as np
 
-    return int(np.unique(np.array(hashes, np.uint64), return_counts=True)[1].max(initial=0))
+    hashes = np.array(count.captions, np.uint64)
+    if not len(hashes):
+        return CommonestCaption(summary="", clips=0)
+    _, first, sizes = np.unique(hashes, return_index=True, return_counts=True)
+    at, ends = int(first[sizes.argmax()]), np.cumsum(np.array(count.clips))
+    video = int(np.searchsorted(ends, at, side="right"))
+    summaries = tables.columns(ClipCaption, videos[video], ("summary",))["summary"].to_pylist()
+    return CommonestCaption(summary=summaries[at - int(ends[video])], clips=int(sizes.max()))  # counted from its end
 
 
 def _distinct(hashes: Sequence[int]) -> int:

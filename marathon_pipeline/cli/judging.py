@@ -28,9 +28,11 @@ def audit(
         changed = {"comparison": info.comparison.model_dump(mode="json")} if info.comparison else {}
         print_json(statistics.model_dump(mode="json") | changed)
     else:
-        shown = [check for check in statistics.checks if not (check.by and check.ok)]
+        labels = {"holds": "ok    ", "broken": "BROKEN", "not judged": "no    "}
+        shown = [check for check in statistics.checks if not (check.by and check.state == "holds")]
         for check in shown:
-            out.print(f"{'ok    ' if check.ok else 'BROKEN'}  {check}", markup=False)
+            said = f"{check.label}: not judged, {check.why}" if check.why else check
+            out.print(f"{labels[check.state]}  {said}", markup=False)
         for gate in statistics.judge.idle if statistics.judge else ():
             out.print(f"no      {gate}: does not count, the judge is not shown to beat chance", markup=False)
         if held := len(statistics.checks) - len(shown):
@@ -38,7 +40,7 @@ def audit(
         if info.comparison:
             out.print(f"changed  against {info.comparison.old.name}: {info.comparison}", markup=False)
         out.print(f"report  {page}", markup=False)
-    raise typer.Exit(OK if all(check.ok for check in statistics.checks) else SOMETHING_FAILED)
+    raise typer.Exit(SOMETHING_FAILED if any(check.broken for check in statistics.checks) else OK)
 
 
 def review(

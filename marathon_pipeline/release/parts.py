@@ -43,10 +43,13 @@ class QAWriter:
 
     def add(self, place: Placed, video: VideoRow, pairs: Sequence[QAPair], verdicts: dict[str, Verdict]) -> None:
         own = {pair.qa_id: pair for pair in pairs if pair.task == self._task.task}
+        retold = self._task.retells
         for pair in own.values():
             verdict = verdicts.get(pair.qa_id)
             reasons = self._gates.rejects(pair, verdict, place.rejected)
-            reasons += refused(place.rule.qa, self._licences.of_model(pair.binding.annotator).qa)
+            reasons += refused(
+                place.rule.allows_qa(retold), self._licences.of_model(pair.binding.annotator).allows_qa(retold)
+            )
             self._left_out.update(reasons)
             if verdict is not None and not reasons:
                 self._release(place, qa_row(pair, verdict, video))

@@ -90,11 +90,13 @@ def planned_parts(dataset: Dataset, placed: Sequence[Placed], rules: ReleaseRule
         for task in video.tasks:
             rejected = sorted(judged for judged in video.rejected if judged.task == task)
             contents = [content(stage, video.video_id, task) for stage in ("qa", "verify")]
-            qa.setdefault(task, []).append([*row, video.rule.qa, *contents, *([rejected] if rejected else ())])
-    items = [rules.gates.items.model_dump(), [[rule.model, rule.qa] for rule in licences.models]]
-    parts = {
-        f"qa/{task}": digest([FORMAT_VERSION, taxonomy.task_rules(task), items, rows]) for task, rows in qa.items()
-    }
+            allowed = video.rule.allows_qa(taxonomy.task(task).retells)
+            qa.setdefault(task, []).append([*row, allowed, *contents, *([rejected] if rejected else ())])
+    parts = {}
+    for task, rows in qa.items():
+        by_model = [[rule.model, rule.allows_qa(taxonomy.task(task).retells)] for rule in licences.models]
+        items = [rules.gates.items.model_dump(), by_model]
+        parts[f"qa/{task}"] = digest([FORMAT_VERSION, taxonomy.task_rules(task), items, rows])
     parts["videos"] = digest([FORMAT_VERSION, videos])
     parts["captions"] = digest([FORMAT_VERSION, captions, [[rule.model, rule.captions] for rule in licences.models]])
     templates = {name: template.rendered_rules() for name, template in taxonomy.captions.items()}

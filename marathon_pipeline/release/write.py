@@ -52,6 +52,7 @@ class ReleaseInfo:
     tasks: int
     bytes: int
     unchanged: bool
+    approval: Approval
 
 
 def write_release(
@@ -248,6 +249,7 @@ def _info(dataset: Dataset, release: Release, *, unchanged: bool) -> ReleaseInfo
         tasks=sum(task.qa > 0 for task in release.tasks.values()),
         bytes=sum(info.bytes for info in release.files.values()),
         unchanged=unchanged,
+        approval=release.approval,
     )
 
 

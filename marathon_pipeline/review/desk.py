@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from marathon_pipeline.audit.checks import REVIEW_MEASURES
 from marathon_pipeline.audit.checks import judged as held_against
-from marathon_pipeline.audit.statistics import Reviewed
+from marathon_pipeline.audit.statistics import Held, Reviewed
 from marathon_pipeline.audit.survey import Standards
 from marathon_pipeline.dataset.removals import Removals
 from marathon_pipeline.dataset.reviews import Judgement, Reviews, Role, Standing, identity
@@ -72,7 +72,7 @@ class Gate(_Sent):
     bound: str
     counted: int
     fewest: int
-    ok: bool
+    state: Held
 
 
 class Progress(_Sent):
@@ -179,7 +179,7 @@ class Desk:
         for gate in self._gates:
             alone = Gates(dataset=(gate,))
             for check in held_against(alone, {}, _NOTHING, self._standards.taxonomy, reviewed.strata):
-                known = check.model_dump(include={"found", "bound", "counted", "ok"})
+                known = check.model_dump(include={"found", "bound", "counted", "state"})
                 yield Gate(label=check.label, fewest=gate.fewest, **known)
 
     def _item(self, dealt: Dealt, state: State) -> Item:

@@ -13,7 +13,7 @@ from marathon_pipeline.taxonomy import Taxonomy
 class Verify:
     """`judge`: the served model that says what no rule can; None: nobody does, and no server is needed."""
 
-    name, version = "verify", 5
+    name, version = "verify", 6
     writes = (Verdict,)
 
     def __init__(

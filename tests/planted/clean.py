@@ -1,5 +1,6 @@
 """Clean datasets without rendering: the golden signals with their colours exchanged, one video each time."""
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,12 @@ Rows = dict[type[Record], Sequence[Any]]  # of one video, by table
 GOLDEN = Path(__file__).parents[1] / "golden"
 TAXONOMY = load_taxonomy()
 JOB = parse_job("dataset: none\nevents: {min_events: 0}", "planted", [])
+# Of how long, not of when: 600 s and more, in videos of 180.
+LASTING = (
+    "Somebody spends 10 minutes in the kitchen first.",
+    "A cake is baked 25 minutes in the oven.",
+    "Two people walk 2 hours in the forest.",
+)
 THINGS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")  # the others are of views alone
 
 
@@ -29,7 +36,7 @@ THINGS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")  # the o
 def videos(count: int) -> tuple[Rows, ...]:
     """All that the stages write about `count` videos, their verdicts too; 119 or so QA pairs each."""
     with TemporaryDirectory() as folder:
-        return tuple(_written(_exchange(number), Storage(folder)) for number in range(count))
+        return tuple(_written(_exchange(number), Storage(folder), LASTING) for number in range(count))
 
 
 def golden() -> Rows:
@@ -45,12 +52,26 @@ def verified(rows: Rows, pairs: Sequence[QAPair]) -> list[Verdict]:
     return [row for row in found if isinstance(row, Verdict)]
 
 
-def _written(names: dict[str, str], storage: Storage) -> Rows:
+def _written(names: dict[str, str], storage: Storage, lasting: Sequence[str] = ()) -> Rows:
+    """lasting: sentences, one of which stands before every tenth question that is not of times itself."""
     rows: Rows = {record: [_renamed(row, names) for row in _golden(record)] for record in (Clip, Signals)}
     for name in ("caption_clips", "caption_events", "summarize", "qa", "verify"):
         stage = _stages()[name]
         rows[stage.writes[-1]] = rows_of(stage, rows, storage)
+        if name == "qa" and lasting:
+            pairs = enumerate(rows[QAPair])
+            rows[QAPair] = [
+                _lasting(pair, lasting[n // 10 % len(lasting)]) if n % 10 == 3 else pair for n, pair in pairs
+            ]
     return rows
+
+
+def _lasting(pair: QAPair, sentence: str) -> QAPair:
+    if re.search(r"\b(?:seconds?|minutes?)\b", " ".join((pair.question, *pair.options, pair.answer))):
+        return pair
+    question = f"{sentence} {pair.question}"
+    qa_id = QAPair.id_of(pair.video_id, pair.task, pair.format, question, pair.options, pair.answer)
+    return pair.model_copy(update={"qa_id": qa_id, "question": question})
 
 
 def _exchange(number: int) -> dict[str, str]:

@@ -38,7 +38,7 @@ def pair_table(found: Sequence[Score]) -> str:
 def broken(whole: Whole) -> list[Check]:
     """The gates that a dataset breaks."""
     with TemporaryDirectory() as folder:
-        return [check for check in whole.checks(Path(folder) / "dataset") if not check.ok]
+        return [check for check in whole.checks(Path(folder) / "dataset") if check.broken]
 
 
 def spoilt(fault: wholes.Fault) -> Whole:

@@ -90,7 +90,7 @@ class Whole:
         if self.judge:
             dataset.ledger.append([outcome(name, "calibrate", "object_recognition", tallies=FLAWLESS)])
         dataset.ledger.flush()
-        return survey(dataset, Standards(TAXONOMY, GATES, self.benchmarks)).checks
+        return survey(dataset, Standards(TAXONOMY, GATES, self.benchmarks, Counter(self.benchmarks.values()))).checks
 
     def _verdicts(self, rows: Rows, pairs: list[QAPair]) -> Iterator[Verdict]:
         before = {id(pair) for pair in rows[QAPair]}
@@ -278,7 +278,7 @@ FAULTS: tuple[Fault, ...] = (
         lambda whole: whole.change(1, lambda pair: elsewhere(pair) if pair.task == "scene_transition" else None),
     ),
     Fault("accepted", "a fifth of the pairs are faulty", lambda whole: whole.change(0.2, elsewhere)),
-    Fault("letters", "a quarter of the right options stand first", lambda whole: whole.change(0.25, to_first)),
+    Fault("letter_share", "a quarter of the right options stand first", lambda whole: whole.change(0.25, to_first)),
     Fault("longest_option", "right options are drawn out", lambda whole: whole.change(0.5, lengthened)),
     Fault("central_option", "wrong options are made from the right one", lambda whole: whole.change(0.5, copied)),
     Fault("usual_answer", "one text is right nearly everywhere in a task", usual),

@@ -62,9 +62,9 @@ function take(found) {
 
 function showGates() {
   $("#gates").replaceChildren(...table.gates.map((gate) => {
-    const row = make("li"), idle = gate.counted < gate.fewest;
-    const state = idle ? "not yet counted" : gate.ok ? "✓ holds" : "✗ broken";
-    row.append(make("b", gate.label.replaceAll("_", " ")), make("span", state, idle ? "idle" : gate.ok ? "ok" : "broken"));
+    const row = make("li"), idle = gate.state === "not judged";
+    const marks = { holds: ["✓ holds", "ok"], broken: ["✗ broken", "broken"], "not judged": ["not judged", "idle"] };
+    row.append(make("b", gate.label.replaceAll("_", " ")), make("span", ...marks[gate.state]));
     const from = idle ? `; counts from ${gate.fewest} judged pairs on, ${gate.counted} so far` : ` of ${gate.counted}`;
     row.append(make("span", `${gate.found}, wanted ${gate.bound}${from}`, "says"));
     return row;
