@@ -18,7 +18,7 @@ JSON_KEY = "audit/report.json"
 HTML_KEY = "audit/report.html"
 MARKDOWN_KEY = "audit/report.md"
 _TELLING = ("stage", "video_id", "part", "status", "reason", "content", "judge")  # of an outcome
-_VERSION = 5  # goes up whenever the same dataset gives another report
+_VERSION = 6  # goes up whenever the same dataset gives another report
 
 
 @dataclass(frozen=True)
