@@ -4,11 +4,13 @@ import asyncio
 import dataclasses
 import json
 import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from by_hand import TAXONOMY, ByHand, annotator, good
+from fastapi.testclient import TestClient
 from rows_of_base import base_of_rows
 from test_end_to_end import copy_of, hashes
 
@@ -17,9 +19,10 @@ from marathon_pipeline.annotators.served.pool import Reply, Request
 from marathon_pipeline.audit.report import write_audit
 from marathon_pipeline.audit.survey import Standards, survey
 from marathon_pipeline.config import parse_job
-from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.dataset.dataset import Dataset, media_key
 from marathon_pipeline.dataset.reviews import Judged, Judgement
 from marathon_pipeline.errors import Failed, UserError
+from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.job import plan_job
 from marathon_pipeline.pipeline.pilot import Base
@@ -29,6 +32,8 @@ from marathon_pipeline.pipeline.stage_list import ANNOTATED, StageSettings, buil
 from marathon_pipeline.pipeline.work import Order, carry_out
 from marathon_pipeline.records import QAPair, Verdict
 from marathon_pipeline.review.deal import deal
+from marathon_pipeline.review.desk import Desk
+from marathon_pipeline.review.server import app_of
 from marathon_pipeline.stages.stage import Stage
 
 TASKS = ("temporal_order", "object_attribute")
@@ -308,6 +313,34 @@ def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
         planned(tmp_path, SERVED, Selection(split="val"), base="base", into="out")
     with pytest.raises(UserError, match="a pilot takes its videos from there"):
         parse_job(SERVED + "base: b\ninputs: [m.jsonl]\n", "job.yaml", [])
+
+
+def test_a_pilot_is_looked_at_with_the_videos_of_its_base_for_as_long_as_they_are_there(tmp_path: Path) -> None:
+    world, standards = World(tmp_path, videos=2), Standards(TAXONOMY, Gates())
+    world.run()
+    base = Dataset(str(tmp_path / "base"))
+    video = ["-f", "lavfi", "-i", "testsrc=size=64x36:rate=1:duration=180", "-g", "1", tmp_path / "v.mp4"]
+    subprocess.run([ffmpeg_binary(), "-v", "error", *map(str, video)], check=True)
+    for name in world.sources:
+        base.storage.write(media_key("proxies", name, ".mp4"), (tmp_path / "v.mp4").read_bytes())
+    before = hashes(tmp_path / "base")
+    reviews = world.pilot.reviews()
+    dealt = deal(world.pilot, standards, reviews, 9, 0, lambda *_: None)
+    desk = Desk(dealt, reviews, world.pilot.removals(), standards)
+    client = TestClient(app_of(desk, world.pilot.storage, "pilot"), base_url="http://127.0.0.1")
+    purged, kept = (f"/media/{name}.mp4" for name in sorted(world.sources))
+
+    def pictures() -> int:
+        return world.pilot.storage.read(write_audit(world.pilot, standards).html_key).count(b"data:image/jpeg")
+
+    assert pictures() > 0
+    assert client.get(purged).content == client.get(kept).content == (tmp_path / "v.mp4").read_bytes()
+    assert hashes(tmp_path / "base") == before and not list((tmp_path / "pilot").rglob("*.mp4"))
+    base.removals().add(sorted(world.sources)[0])
+    assert (client.get(purged).status_code, client.get(kept).status_code) == (404, 200)
+    shutil.rmtree(tmp_path / "base")
+    assert (pictures(), client.get(kept).status_code) == (0, 404)
+    assert not (tmp_path / "base").exists()
 
 
 def test_a_changed_a_lost_and_a_strange_file_of_a_release_are_found(built: Path, tmp_path: Path) -> None:
