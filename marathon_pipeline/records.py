@@ -222,7 +222,7 @@ class QAPair(Record):
     """One question with its answer. `options` and `letter` are empty for an open-ended one."""
 
     table: ClassVar[str] = "qa"
-    unhashed: ClassVar[frozenset[str]] = frozenset({"binding", "tries"})
+    unhashed: ClassVar[frozenset[str]] = frozenset({"binding", "tries", "instead_of"})
 
     qa_id: str
     video_id: str
@@ -237,6 +237,7 @@ class QAPair(Record):
     clip_ids: tuple[str, ...]  # the clips that the evidence was read in
     binding: Binding
     tries: int = 0  # how often another pair was asked for in the place of a rejected one, until this one came
+    instead_of: tuple[str, ...] = ()  # ids of the pairs that stood in its place before, the first one first
 
     @staticmethod
     def id_of(video_id: str, task: str, format: Format, question: str, options: Iterable[str], answer: str) -> str:

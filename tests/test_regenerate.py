@@ -4,19 +4,25 @@ import asyncio
 import dataclasses
 import json
 import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from by_hand import TAXONOMY, ByHand, annotator, good
+from fastapi.testclient import TestClient
 from rows_of_base import base_of_rows
 from test_end_to_end import copy_of, hashes
 
 from marathon_pipeline.annotators.measured import Measured
 from marathon_pipeline.annotators.served.pool import Reply, Request
+from marathon_pipeline.audit.report import write_audit
+from marathon_pipeline.audit.survey import Standards, survey
 from marathon_pipeline.config import parse_job
-from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.dataset.dataset import Dataset, media_key
+from marathon_pipeline.dataset.reviews import Judged, Judgement
 from marathon_pipeline.errors import Failed, UserError
+from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.job import plan_job
 from marathon_pipeline.pipeline.pilot import Base
@@ -25,6 +31,9 @@ from marathon_pipeline.pipeline.rejected import Rejected, find_rejected
 from marathon_pipeline.pipeline.stage_list import ANNOTATED, StageSettings, build_stages
 from marathon_pipeline.pipeline.work import Order, carry_out
 from marathon_pipeline.records import QAPair, Verdict
+from marathon_pipeline.review.deal import deal
+from marathon_pipeline.review.desk import Desk
+from marathon_pipeline.review.server import app_of
 from marathon_pipeline.stages.stage import Stage
 
 TASKS = ("temporal_order", "object_attribute")
@@ -122,6 +131,46 @@ def test_only_rejected_pairs_are_asked_for_again_and_the_others_stay(tmp_path: P
     assert len(asked) == len(parts)
     assert all("These were asked already." in request.messages[1]["content"] for request in asked)
     assert world.reasons(gates).keys() == {pair.qa_id for pair in after}, "the new ones have no verdict"
+
+
+def agree(world: World, pair: QAPair, verdict: str) -> None:
+    known = Judged.of(pair)._asdict() | {"video_id": pair.video_id, "verdict": verdict}
+    reason = {"reason": "unclear"} if verdict == "reject" else {}
+    for name in ("Ada", "Ben"):
+        world.pilot.reviews().add(Judgement.model_validate(known | reason | {"reviewer": name}))
+
+
+def test_to_replace_what_people_rejected_does_not_cure_the_share_that_they_found_sound(tmp_path: Path) -> None:
+    world, standards = World(tmp_path), Standards(TAXONOMY, Gates())
+    world.run()
+    by_gates = world.reasons(Gates())
+    accepted = [pair for pair in world.pairs() if not by_gates[pair.qa_id]]
+    rejected = accepted[::3]
+    for pair in accepted[:-1]:  # the last one is what the others are a sample of
+        agree(world, pair, "reject" if pair in rejected else "accept")
+    before = survey(world.pilot, standards).reviewed
+    assert before.whole.share < 0.8 and len(rejected) > 2
+
+    world.run(world.replacing(Gates()))
+    after = survey(world.pilot, standards).reviewed
+    assert after.whole.model_dump(exclude={"covers"}) == before.whole.model_dump(exclude={"covers"})
+    assert (after.agreement, after.signers, after.reasons) == (before.agreement, before.signers, before.reasons)
+    assert (after.replaced, after.gone) == (len(rejected), 0)
+    assert after.whole.covers < 1, "something is claimed of pairs that nobody looked at"
+    page = world.pilot.storage.read(write_audit(world.pilot, standards, sample_per_task=0).html_key).decode()
+    assert f"{len(rejected)} of them were rejected and have been replaced since" in page
+
+    new = [each.pair for each in deal(world.pilot, standards, world.pilot.reviews(), 9, 0, lambda *_: None).dealt
+           if each.pair.tries]  # fmt: skip
+    assert len(new) == len(rejected)
+    agree(world, new[0], "reject")
+    for pair in new[1:]:
+        agree(world, pair, "accept")
+    world.run(world.replacing(Gates()))
+    last = survey(world.pilot, standards).reviewed
+    assert (last.replaced, last.whole.judged) == (len(rejected) + 1, before.whole.judged + len(new))
+    others = [stratum for stratum in last.strata if stratum.replaced]
+    assert (sum(each.judged for each in others), sum(each.sound for each in others)) == (len(new), len(new) - 1)
 
 
 def test_each_run_makes_one_try_until_the_jobs_are_used_up(tmp_path: Path) -> None:
@@ -264,6 +313,34 @@ def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
         planned(tmp_path, SERVED, Selection(split="val"), base="base", into="out")
     with pytest.raises(UserError, match="a pilot takes its videos from there"):
         parse_job(SERVED + "base: b\ninputs: [m.jsonl]\n", "job.yaml", [])
+
+
+def test_a_pilot_is_looked_at_with_the_videos_of_its_base_for_as_long_as_they_are_there(tmp_path: Path) -> None:
+    world, standards = World(tmp_path, videos=2), Standards(TAXONOMY, Gates())
+    world.run()
+    base = Dataset(str(tmp_path / "base"))
+    video = ["-f", "lavfi", "-i", "testsrc=size=64x36:rate=1:duration=180", "-g", "1", tmp_path / "v.mp4"]
+    subprocess.run([ffmpeg_binary(), "-v", "error", *map(str, video)], check=True)
+    for name in world.sources:
+        base.storage.write(media_key("proxies", name, ".mp4"), (tmp_path / "v.mp4").read_bytes())
+    before = hashes(tmp_path / "base")
+    reviews = world.pilot.reviews()
+    dealt = deal(world.pilot, standards, reviews, 9, 0, lambda *_: None)
+    desk = Desk(dealt, reviews, world.pilot.removals(), standards)
+    client = TestClient(app_of(desk, world.pilot.storage, "pilot"), base_url="http://127.0.0.1")
+    purged, kept = (f"/media/{name}.mp4" for name in sorted(world.sources))
+
+    def pictures() -> int:
+        return world.pilot.storage.read(write_audit(world.pilot, standards).html_key).count(b"data:image/jpeg")
+
+    assert pictures() > 0
+    assert client.get(purged).content == client.get(kept).content == (tmp_path / "v.mp4").read_bytes()
+    assert hashes(tmp_path / "base") == before and not list((tmp_path / "pilot").rglob("*.mp4"))
+    base.removals().add(sorted(world.sources)[0])
+    assert (client.get(purged).status_code, client.get(kept).status_code) == (404, 200)
+    shutil.rmtree(tmp_path / "base")
+    assert (pictures(), client.get(kept).status_code) == (0, 404)
+    assert not (tmp_path / "base").exists()
 
 
 def test_a_changed_a_lost_and_a_strange_file_of_a_release_are_found(built: Path, tmp_path: Path) -> None:

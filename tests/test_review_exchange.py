@@ -126,6 +126,17 @@ def test_an_export_is_blind_and_gives_back_what_a_person_says_there(
 
 
 @pytest.mark.parametrize("tool", TOOLS)
+def test_an_older_export_does_not_undo_a_later_change_of_mind(tool: Tool, dataset: Dataset, tmp_path: Path) -> None:
+    first, *_ = sample(dataset)
+    path = answered(exported(dataset, tool, tmp_path), tool, first.pair.qa_id, "accept")
+    assert take_in(dataset, path, tool, {WHO[tool]: "Ada"}).new == {"Ada": 1}
+    judge(dataset, first, "Ada", "reject", "unclear")
+    again = take_in(dataset, path, tool, {WHO[tool]: "Ada"})
+    assert (again.new, again.known) == ({}, 1)
+    assert said(dataset) == {(first.pair.qa_id, "Ada", "reject", "unclear", "")}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
 def test_judgements_of_pairs_that_are_gone_are_told_and_left_out(tool: Tool, dataset: Dataset, tmp_path: Path) -> None:
     first, *_ = sample(dataset)
     path = answered(exported(dataset, tool, tmp_path), tool, first.pair.qa_id, "accept")

@@ -111,7 +111,9 @@ def test_a_damaged_judgement_is_named_since_it_may_have_rejected_a_pair(tmp_path
 
 
 def stratum(pairs: int, judged: int, sound: int, task: str = "temporal_order", agreed: int = 0) -> ReviewStratum:
-    return ReviewStratum(task=task, format="open", pairs=pairs, judged=judged, sound=sound, agreed=agreed)
+    return ReviewStratum(
+        task=task, format="open", replaced=False, pairs=pairs, judged=judged, sound=sound, agreed=agreed
+    )
 
 
 def test_each_task_weighs_as_much_as_it_has_pairs() -> None:

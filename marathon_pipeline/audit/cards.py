@@ -8,8 +8,9 @@ from html import escape
 
 from marathon_pipeline.audit.sample import Sampler, Shown
 from marathon_pipeline.audit.statistics import bound_in_words, plain
-from marathon_pipeline.dataset.dataset import Dataset, media_key
+from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.journal import Journal
+from marathon_pipeline.dataset.proxies import Proxies
 from marathon_pipeline.errors import Failed
 from marathon_pipeline.gates import NUMBERS, Gates
 from marathon_pipeline.media.proxy import proxy_jpeg
@@ -83,11 +84,12 @@ def cards(dataset: Dataset, taxonomy: Taxonomy, gates: Gates, sampler: Sampler) 
     for chosen in sample:
         by_video[chosen.shown.pair.video_id].append(chosen)
     made: dict[str, Card] = {}
+    proxies = Proxies(dataset.storage)
     picture_bytes, text_bytes = _PICTURE_BYTES, _TEXT_BYTES
     for video_id, of_video in sorted(by_video.items()):
         pairs = [chosen.shown.pair for chosen in of_video]
         wanted = {pair.qa_id: seconds_shown(pair.evidence, each) for pair in pairs}
-        pictures = _pictures(dataset, video_id, sorted({second for seconds in wanted.values() for second in seconds}))
+        pictures = _pictures(proxies, video_id, sorted({second for seconds in wanted.values() for second in seconds}))
         captions = {caption.clip_id: caption for caption in dataset.tables.read(ClipCaption, video_id)}
         prompts = _prompts(dataset, video_id, pairs)
         for chosen, pair in zip(of_video, pairs, strict=True):
@@ -130,11 +132,12 @@ def seconds_shown(evidence: Sequence[Span], count: int) -> list[int]:
     return sorted(seconds)
 
 
-def _pictures(dataset: Dataset, video_id: str, seconds: Iterable[int]) -> dict[int, str]:
+def _pictures(proxies: Proxies, video_id: str, seconds: Iterable[int]) -> dict[int, str]:
     """Those of the wanted seconds that the video's proxy, where it is still kept, has a picture of."""
     pictures = {}
+    storage, key = proxies.of(video_id)
     try:
-        with dataset.storage.local_file(media_key("proxies", video_id, ".mp4")) as proxy:
+        with storage.local_file(key) as proxy:
             for second in seconds:
                 try:
                     pictures[second] = base64.b64encode(proxy_jpeg(proxy, second, _PICTURE_WIDTH)).decode()

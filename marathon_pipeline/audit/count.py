@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _OF_PAIR = (
-    *("question", "options", "answer", "letter", "evidence", "tries"),
+    *("question", "options", "answer", "letter", "evidence", "tries", "instead_of"),
     *("binding.annotator", "binding.template_version"),
 )
 _OF_JUDGE = ("blind_right", "grounded_right", "judged", "unjudged")

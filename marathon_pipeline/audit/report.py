@@ -19,7 +19,7 @@ JSON_KEY = "audit/report.json"
 HTML_KEY = "audit/report.html"
 MARKDOWN_KEY = "audit/report.md"
 _TELLING = ("stage", "video_id", "part", "status", "reason", "content", "judge")  # of an outcome
-_VERSION = 7  # goes up whenever the same dataset gives another report
+_VERSION = 8  # goes up whenever the same dataset gives another report
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,16 @@
 
 The population are the pairs that pass the gates for items; a stratum is a task and a format, of which pairs are dealt
 by their hash. A pair counts once two people have judged it; while they disagree it counts as not sound.
+
+To replace what people rejected mends what they looked at, and nothing of what it was a sample of. So a rejected pair
+stays in its stratum, not sound, when it is replaced; those in the place of others are strata of their own.
 """
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, compress
+from typing import NamedTuple
 
 from marathon_pipeline.audit.rows import Pairs
 from marathon_pipeline.audit.statistics import Agreement, Reviewed, ReviewStratum, Signer, SoundShare, share
@@ -16,37 +20,56 @@ from marathon_pipeline.intervals import wilson
 from marathon_pipeline.records import Format, QAPair
 
 
+class Stratum(NamedTuple):
+    task: str
+    format: Format
+    replaced: bool  # written in the place of a rejected one
+
+
 class ReviewCount:
     """Takes all pairs of a dataset, in any order; what was said of pairs that never come is of pairs that are gone."""
 
     def __init__(self, reviews: Reviews) -> None:
         self._reviews = reviews
-        self._population: Counter[tuple[str, Format]] = Counter()
-        self._formats: dict[Judged, Format] = {}  # of the pairs of the population that are judged, or may come to be
+        self._population: Counter[Stratum] = Counter()
+        self._strata: dict[Judged, Stratum] = {}  # of the pairs of the population that are judged, or may come to be
+        self._replaced = 0
 
     def add(self, video_id: str, pairs: Pairs, passed: Sequence[bool]) -> list[tuple[str, ...]]:
         """The pairs of a video. passed: the gates for items. Returns the reasons that people give to reject each."""
-        self._population.update(compress(zip(pairs.tasks, pairs.formats, strict=True), passed))
+        strata = strata_of(pairs)
+        self._population.update(compress(strata, passed))
         if video_id not in self._reviews.standings:
             return [()] * len(passed)
         judged, rejected = pairs.judged(), self._reviews.rejected(video_id)
-        self._formats.update(compress(zip(judged, pairs.formats, strict=True), passed))
+        self._strata.update(compress(zip(judged, strata, strict=True), passed))
+        before = {
+            qa_id: stratum._replace(replaced=place > 0)
+            for stratum, ids in zip(strata, pairs.column("instead_of"), strict=True)
+            for place, qa_id in enumerate(ids)
+        }
+        for each in rejected.difference(judged):
+            if stratum := before.get(each.qa_id):
+                self._population[stratum] += 1
+                self._strata[each] = stratum
+                self._replaced += 1
         return [(REJECTED,) if each in rejected else () for each in judged]
 
     def extend(self, other: "ReviewCount") -> None:
         """With what was counted of other videos."""
         self._population.update(other._population)
-        self._formats |= other._formats
+        self._strata |= other._strata
+        self._replaced += other._replaced
 
     def watch(self, pair: QAPair) -> None:
         """Have what is said of a pair from now on counted."""
-        self._formats[Judged.of(pair)] = pair.format
+        self._strata[Judged.of(pair)] = Stratum(pair.task, pair.format, pair.tries > 0)
 
     def statistics(self) -> Reviewed:
         """By the judgements as the reviews hold them now."""
         said = {judged: s for of_video in self._reviews.standings.values() for judged, s in of_video.items()}
-        standings = {judged: standing for judged, standing in said.items() if judged in self._formats}
-        strata = tuple(self._strata(standings))
+        standings = {judged: standing for judged, standing in said.items() if judged in self._strata}
+        strata = tuple(self._by_stratum(standings))
         tasks = sorted({stratum.task for stratum in strata})
         return Reviewed(
             whole=sound_share(strata),
@@ -57,24 +80,28 @@ class ReviewCount:
             reasons=_reasons(standings.values()),
             disputed=sum(s.ruling is None and s.disputed for s in standings.values()),
             half=sum(len(s.reviews) == 1 for s in standings.values()),
+            replaced=self._replaced,
             gone=len(said) - len(standings),
         )
 
-    def _strata(self, standings: Mapping[Judged, Standing]) -> Iterable[ReviewStratum]:
-        of_stratum: defaultdict[tuple[str, Format], list[Standing]] = defaultdict(list)
+    def _by_stratum(self, standings: Mapping[Judged, Standing]) -> Iterable[ReviewStratum]:
+        of_stratum: defaultdict[Stratum, list[Standing]] = defaultdict(list)
         for judged, standing in standings.items():
             if len(standing.reviews) > 1:
-                of_stratum[judged.task, self._formats[judged]].append(standing)
-        for (task, format), pairs in sorted(self._population.items()):
-            own = of_stratum[task, format]
+                of_stratum[self._strata[judged]].append(standing)
+        for stratum, pairs in sorted(self._population.items()):
+            own = of_stratum[stratum]
             yield ReviewStratum(
-                task=task,
-                format=format,
+                **stratum._asdict(),
                 pairs=pairs,
                 judged=len(own),
                 sound=sum(standing.ruling == "accept" for standing in own),
                 agreed=sum(not standing.disputed for standing in own),
             )
+
+
+def strata_of(pairs: Pairs) -> list[Stratum]:
+    return list(map(Stratum, pairs.tasks, pairs.formats, pairs.replaced))
 
 
 def sound_share(strata: Iterable[ReviewStratum]) -> SoundShare:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-OF_PEOPLE = ("letter", "evidence")  # what of a pair, beside its id, is bound to what people say of it
+OF_PEOPLE = ("letter", "evidence", "instead_of")  # what of a pair, beside its id, is bound to what people say of it
 _OF_VERDICT = ("qa_id", "task", "problems", "judged", "unjudged")
 _NOT_MEASURED = {name: 0 for name in NUMBERS if Verdict.model_fields[name].is_required()}
 
@@ -101,6 +101,11 @@ class Pairs:
     @cached_property
     def formats(self) -> list[Format]:
         return self.column("format")
+
+    @cached_property
+    def replaced(self) -> list[bool]:
+        """Whether each pair was written in the place of a rejected one."""
+        return [tries > 0 for tries in self.column("tries")]
 
     def evidence(self) -> list[list[tuple[float, float]]]:
         """Starts and ends of each pair's."""

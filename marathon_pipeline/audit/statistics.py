@@ -180,10 +180,14 @@ class SoundShare(_Counted):
 
 
 class ReviewStratum(_Counted):
-    """The pairs of one task and format that pass the gates for items, and those among them that two people judged."""
+    """The pairs of one task and format that pass the gates for items, and those among them that two people judged.
+
+    replaced: those written in the place of rejected ones, or those of the first time, which these stood among.
+    """
 
     task: str
     format: Format
+    replaced: bool
     pairs: int
     judged: int
     sound: int
@@ -208,7 +212,7 @@ class Signer(_Counted):
 
 
 class Reviewed(_Counted):
-    """What people judged of the pairs that are there now."""
+    """What people judged of the pairs that are there now, and what they rejected and was replaced since."""
 
     whole: SoundShare
     tasks: dict[str, SoundShare]
@@ -218,6 +222,7 @@ class Reviewed(_Counted):
     reasons: dict[str, int]  # of the pairs rejected
     disputed: int  # pairs that wait for an adjudication
     half: int  # pairs that one person has judged
+    replaced: int  # of those judged: rejected, and replaced since
     gone: int  # pairs that were judged and are no longer there as they were, or no longer pass the gates
 
 

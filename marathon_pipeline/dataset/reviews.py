@@ -174,6 +174,10 @@ class Reviews:
         """Of all that was ever said: the names suffice, since no judgement changes."""
         return digest(sorted(self._read))
 
+    def all_said(self) -> Iterable[Judgement]:
+        """All that was ever said, taken back or not."""
+        return self._read.values()
+
     @cached_property
     def standings(self) -> dict[str, dict[Judged, Standing]]:
         """By video."""

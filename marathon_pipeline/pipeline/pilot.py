@@ -1,13 +1,13 @@
 """A pilot: a dataset of its own that asks about some videos of another one, by the captions that stand there.
 
-`base.json` in the pilot names the base. Of the base only rows are copied, never media, and nothing is written there; so
-a pilot stays as it is whatever becomes of its base.
+Of the base only rows are copied, never media, and nothing is written there; so a pilot stays as it is whatever becomes
+of its base. Who looks at it sees the base's proxies, while they are kept there (`dataset/proxies.py`).
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 
 from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.dataset.proxies import base_of, name_base
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.dataset.tables import Tables
 from marathon_pipeline.errors import UserError
@@ -18,7 +18,6 @@ from marathon_pipeline.records import Clip, ClipCaption, Event, Outcome, Source,
 FIRST_STAGE = "qa"
 _ABOVE = ("segment", "caption_clips", "caption_events", "summarize")
 _ROWS = (Clip, ClipCaption, Event, Summary)  # of a video: what is asked about, and what `show` prints
-_HEAD = "base.json"
 
 
 class Base:
@@ -57,7 +56,7 @@ class Base:
 
     def copy(self, pilot: Dataset, chosen: Mapping[str, Source]) -> None:
         """Copy the rows, and put them on record last: what a kill leaves half done is copied again."""
-        pilot.storage.write(_HEAD, json.dumps({"base": self.url}).encode())
+        name_base(pilot.storage, self.url)
         for source_id in _new(pilot, chosen):
             keys = [Tables.key(record, video_id) for video_id in self._summarized(source_id) for record in _ROWS]
             for key in (Tables.key(Video, source_id), *keys):
@@ -103,14 +102,11 @@ def refuse_other_base(dataset: Dataset, base: str) -> None:
 
     base: empty where the job names none.
     """
-    try:
-        found = str(json.loads(dataset.storage.read(_HEAD))["base"])
-    except FileNotFoundError:
+    found = base_of(dataset.storage)
+    if not found:
         if not base or not (len(dataset.ledger) or dataset.sources()):
             return
-        raise UserError(f"{dataset.url}: holds a dataset of its own; give the pilot another place (--into)") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{dataset.url}/{_HEAD} is damaged; remove the pilot, and make it again") from None
+        raise UserError(f"{dataset.url}: holds a dataset of its own; give the pilot another place (--into)")
     if not base:
         raise UserError(f"{dataset.url}: is a pilot of {found}; give --base and --into, or another `dataset`")
     if found != base:

@@ -114,7 +114,7 @@ def video_row(video: Video, source: Source, split: Split) -> VideoRow:
 
 def qa_row(pair: QAPair, verdict: Verdict, video: VideoRow) -> QARow:
     of_video = video.model_dump(include={"source_id", "data_source", "url", "licence", "start", "end", "split"})
-    of_pair = pair.model_dump(exclude={"binding"}) | _written_by(pair.binding)
+    of_pair = pair.model_dump(exclude={"binding", "instead_of"}) | _written_by(pair.binding)
     return measured_row().model_validate(of_video | of_pair | verdict.model_dump(exclude=_KEYS_OF_VERDICT))
 
 

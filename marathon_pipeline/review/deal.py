@@ -1,4 +1,4 @@
-"""Which pairs reviewers are dealt: of each task and format those with the smallest hashes, so nobody chose them."""
+"""Which pairs reviewers are dealt: of each stratum those with the smallest hashes, so nobody chose them."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import NamedTuple, get_args
 
 from marathon_pipeline.audit.calibration import in_force
-from marathon_pipeline.audit.reviewed import ReviewCount
+from marathon_pipeline.audit.reviewed import ReviewCount, Stratum, strata_of
 from marathon_pipeline.audit.rows import OF_PEOPLE, Pairs, Verdicts
 from marathon_pipeline.audit.survey import Standards
 from marathon_pipeline.dataset.dataset import Dataset, Finished
@@ -57,7 +57,8 @@ def deal(
     seed: int,
     progress: Callable[[int, int], None],
 ) -> Deal:
-    """Deal `per_task` accepted pairs of each task, open-ended and multiple choice in turn.
+    """Deal `per_task` accepted pairs of each task, open-ended and multiple choice in turn, and as many of those that
+    were written in the place of rejected ones.
 
     What people rejected stays in the deal: the gates accepted it. Raises UserError where they accept nothing.
     """
@@ -73,9 +74,10 @@ def deal(
         progress(done, len(finished))
     order = []
     for number, task in enumerate(standards.taxonomy.tasks):
-        formats: list[list[_Card]] = [kept.of[task, format] for format in get_args(Format)]
-        own = [each for turn in zip_longest(*formats) for each in turn if each is not None]
-        order += [(rank, number, each) for rank, each in enumerate(own[:per_task])]
+        for replaced in (False, True):
+            formats = [kept.of[Stratum(task, format, replaced)] for format in get_args(Format)]
+            own = [each for turn in zip_longest(*formats) for each in turn if each is not None]
+            order += [(rank, number, each) for rank, each in enumerate(own[:per_task])]
     if not order:
         raise UserError(f"{dataset.url}: no QA pair is accepted, so there is nothing to review; run its job first")
     dealt = _read(dataset, [each for _, _, each in sorted(order, key=itemgetter(0, 1))])
@@ -89,9 +91,9 @@ class _Kept:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self.of: defaultdict[tuple[str, Format], list[_Card]] = defaultdict(list)
+        self.of: defaultdict[Stratum, list[_Card]] = defaultdict(list)
 
-    def add(self, stratum: tuple[str, Format], rank: str, qa_id: str, video: Finished) -> None:
+    def add(self, stratum: Stratum, rank: str, qa_id: str, video: Finished) -> None:
         own = self.of[stratum]
         if len(own) < self._count or rank < own[-1].rank:
             insort(own, _Card(rank, qa_id, video), key=itemgetter(0))
@@ -111,15 +113,14 @@ def _looked_at(
     count, kept = ReviewCount(reviews), _Kept(per_task)
     for video in videos:
         verdicts = Verdicts(tables, video, gates, more=())
-        pairs = Pairs(tables, video, OF_PEOPLE if video.video_id in reviews.standings else ())
+        pairs = Pairs(tables, video, ("tries", *(OF_PEOPLE if video.video_id in reviews.standings else ())))
         rejected = verdicts.reasons()
         rows = (verdicts.rows.get(qa_id) for qa_id in pairs.ids)
         passed = [row is not None and not rejected[row] for row in rows]
         count.add(video.video_id, pairs, passed)
         ranks = (bytes.hex(rank) for rank in _ranks(seed, pairs.ids))
-        every = zip(pairs.tasks, pairs.formats, ranks, pairs.ids, strict=True)
-        for task, format, rank, qa_id in compress(every, passed):
-            kept.add((task, format), rank, qa_id, video)
+        for stratum, rank, qa_id in compress(zip(strata_of(pairs), ranks, pairs.ids, strict=True), passed):
+            kept.add(stratum, rank, qa_id, video)
     return count, kept
 
 

@@ -1,4 +1,9 @@
-"""Who is dealt what, and who may say what: reviewers are blind to each other until both have judged."""
+"""Who is dealt what, and who may say what.
+
+Reviewers are blind to each other for as long as anything waits for them: till then they see nothing of what all
+judgements come to, which after each of their own would tell the other's. And what one said of a pair stands once
+another has judged it too, so that agreement is that of two blind judgements.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -89,7 +94,7 @@ class Table(_Sent):
     items: tuple[Item, ...]
     progress: Progress
     gates: tuple[Gate, ...]
-    reviewed: Reviewed
+    reviewed: Reviewed | None  # none, and no gates: pairs wait for this reviewer's own judgement
 
 
 class Desk:
@@ -123,7 +128,7 @@ class Desk:
                     video_id=pair.video_id,
                     **dealt.judged._asdict(),
                     reviewer=reviewer,
-                    role=self._role(dealt, reviewer),
+                    role=self._role(dealt, reviewer, verdict),
                     verdict=verdict,
                     reason=reason,
                     note=note,
@@ -140,14 +145,17 @@ class Desk:
         purged = {video_id for video_id in self.videos() if self._removals.holds("id", video_id)}
         self._dealt = {id: dealt for id, dealt in self._dealt.items() if dealt.pair.video_id not in purged}
 
-    def _role(self, dealt: Dealt, reviewer: str) -> Role:
+    def _role(self, dealt: Dealt, reviewer: str, verdict: str) -> Role:
         state = self._states(reviewer)[dealt.pair.qa_id]
         if state == "full":
             raise Refused("two others see to this pair")
-        if state in ("dispute", "ruled"):
+        if state == "ruled" or (state == "dispute" and verdict != "withdrawn"):
             return "adjudicate"
-        if self._standing(dealt).disputed and "open" not in self._states(reviewer).values():
-            raise Refused("this pair was adjudicated; what you said of it stands")
+        if state != "open" and len(self._standing(dealt).reviews) >= _BLIND:
+            raise Refused(
+                "another person has judged this pair too, so what you said of it stands; where you disagree, it is "
+                "adjudicated once nothing waits for you"
+            )
         return "review"
 
     def _standing(self, dealt: Dealt) -> Standing:
@@ -171,8 +179,8 @@ class Desk:
             both=sum(len(standing.reviews) >= _BLIND for standing in standings),
             dealt=len(items),
         )
-        reviewed = self._count.statistics()
-        gates = tuple(self._held(reviewed))
+        reviewed = None if progress.open else self._count.statistics()
+        gates = tuple(self._held(reviewed)) if reviewed else ()
         return Table(reviewer=reviewer, items=items, progress=progress, gates=gates, reviewed=reviewed)
 
     def _held(self, reviewed: Reviewed) -> Iterator[Gate]:

@@ -35,7 +35,7 @@ class Taken:
     """What came of the judgements of a file."""
 
     new: Counter[str]  # by reviewer
-    known: int = 0  # said before, word for word
+    known: int = 0  # said before, word for word, whatever was said since
     gone: int = 0  # of pairs that are no longer there as they were shown
 
     def __str__(self) -> str:
@@ -77,7 +77,9 @@ def take_in(dataset: Dataset, path: Path, tool: Tool, names: Mapping[str, str]) 
     All of the file is understood before anything is kept. Raises UserError where it is not.
     """
     reviews = dataset.reviews()
-    called = {argilla.user_id(said.reviewer): said.reviewer for said in _said(reviews)} | dict(names)
+    said = list(reviews.all_said())
+    called = {argilla.user_id(each.reviewer): each.reviewer for each in said} | dict(names)
+    known = {_words(each) for each in said}
     foreign = list(_read(path, tool))
     taken, kept, pairs = Taken(Counter()), [], {}
     for each in foreign:
@@ -88,8 +90,7 @@ def take_in(dataset: Dataset, path: Path, tool: Tool, names: Mapping[str, str]) 
             taken.gone += 1
             continue
         judgement = _judgement(pair, each, tool, called, path)
-        standing = reviews.standings.get(pair.video_id, {}).get(judgement.judged, Standing())
-        if any(_same(judgement, other) for other in standing.reviews):
+        if _words(judgement) in known:  # an older file must not undo what its people changed their minds to
             taken.known += 1
         else:
             kept.append(judgement)
@@ -116,12 +117,6 @@ def _asked(dealt: Dealt, reviews: Reviews, media: str, judged: bool) -> Asked:
         video=f"{media}{media_key('proxies', pair.video_id, '.mp4')}",
         judgements=standing.reviews if judged else (),
     )
-
-
-def _said(reviews: Reviews) -> Iterator[Judgement]:
-    for of_video in reviews.standings.values():
-        for standing in of_video.values():
-            yield from standing.reviews
 
 
 def _pairs(dataset: Dataset, video_id: str) -> Iterable[QAPair]:
@@ -168,5 +163,5 @@ def _judgement(pair: QAPair, said: Foreign, tool: Tool, called: Mapping[str, str
         raise UserError(f"{path}: pair {said.qa_id}: {error.errors()[0]['msg']}") from None
 
 
-def _same(one: Judgement, other: Judgement) -> bool:
-    return (one.who, one.verdict, one.reason, one.note) == (other.who, other.verdict, other.reason, other.note)
+def _words(said: Judgement) -> tuple[object, ...]:
+    return said.judged, said.who, said.role, said.verdict, said.reason, said.note

@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from marathon_pipeline.dataset.dataset import media_key
+from marathon_pipeline.dataset.proxies import Proxies
 from marathon_pipeline.dataset.reviews import REASONS, tidy
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import Failed, UserError
@@ -51,6 +51,7 @@ class Said(BaseModel):
 
 def app_of(desk: Desk, storage: Storage, title: str, token: str = "") -> FastAPI:
     """token: without it nobody is let in; none: only who calls it by a name of this machine is."""
+    proxies = Proxies(storage)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.middleware("http")
@@ -99,7 +100,7 @@ def app_of(desk: Desk, storage: Storage, title: str, token: str = "") -> FastAPI
     def media(video_id: str, request: Request) -> Response:
         if video_id not in desk.videos():
             return PlainTextResponse("not a video of this sample", status_code=404)
-        return _video(storage, media_key("proxies", video_id, ".mp4"), request.headers.get("range", ""))
+        return _video(*proxies.of(video_id), request.headers.get("range", ""))
 
     return app
 

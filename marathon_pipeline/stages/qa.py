@@ -50,7 +50,9 @@ class WriteQA:
 
         def in_place_of(pair: QAPair) -> QAPair:
             other = next(others[pair.format], None) if pair.qa_id in replacement.rejected else None
-            return pair if other is None else other.model_copy(update={"tries": replacement.tries})
+            if other is None:
+                return pair
+            return other.model_copy(update={"tries": replacement.tries, "instead_of": (*pair.instead_of, pair.qa_id)})
 
         return [in_place_of(pair) for pair in standing]
 

@@ -69,8 +69,9 @@ function showGates() {
     row.append(make("span", `${gate.found}, wanted ${gate.bound}${from}`, "says"));
     return row;
   }));
-  if (!table.gates.length) $("#gates").append(make("li", "No gate of this dataset asks for reviews (docs/gates.md)."));
-  $("#agreement").textContent = table.reviewed.agreement.map((pair) => `${pair.reviewers.join(" and ")} agree on `
+  if (!table.reviewed) $("#gates").append(make("li", "Shown once nothing waits for you: until then you judge blind."));
+  else if (!table.gates.length) $("#gates").append(make("li", "No gate of this dataset asks for reviews (docs/gates.md)."));
+  $("#agreement").textContent = (table.reviewed?.agreement ?? []).map((pair) => `${pair.reviewers.join(" and ")} agree on `
     + `${pair.agreed} of ${pair.judged}${pair.kappa === null ? "" : `, kappa ${pair.kappa.toFixed(2)}`}.`).join(" ");
 }
 
@@ -213,7 +214,7 @@ async function say(verdict, reason = "") {
 }
 
 function undo() {
-  if (last.length) current = last.pop();
+  if (last.length) open(last.pop());
   const each = item();
   if (each && ["accept", "reject", "ruled"].includes(each.state)) return say("withdrawn");
 }
