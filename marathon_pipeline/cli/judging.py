@@ -1,13 +1,11 @@
 """`marathon audit` and `marathon review`: what the QA is worth."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from marathon_pipeline.cli.shared import OK, SOMETHING_FAILED, DatasetArgument, JsonOption, err, out, print_json
-from marathon_pipeline.errors import UserError
 
 
 def audit(
@@ -69,8 +67,6 @@ def review(
     from marathon_pipeline.review.desk import Desk
     from marathon_pipeline.review.exchange import export_sample, take_in, tool_of
 
-    if not (export or take) and not all(map(find_spec, ("fastapi", "uvicorn"))):
-        raise UserError("`marathon review` needs FastAPI and uvicorn: pip install 'marathon-pipeline[review]'")
     found, standards = opened(dataset, gates)
     if take:
         names = {who: named for who, _, named in (each.partition("=") for each in name or [])}
