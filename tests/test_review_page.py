@@ -16,9 +16,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marathon_pipeline import cli
 from marathon_pipeline.audit.survey import Standards
-from marathon_pipeline.cli import judging
 from marathon_pipeline.dataset.dataset import Dataset, media_key
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import Failed, UserError
@@ -425,11 +423,3 @@ def test_a_port_that_is_taken_is_said(source: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"--port {port}: .*give another one"):
             serve(desk_of(source), Dataset(str(source)).storage, "out", "127.0.0.1", port, print)
-
-
-def test_without_its_packages_the_command_says_how_to_install_them(
-    source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(judging, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'marathon-pipeline\[review\]'"):
-        cli.app(["review", str(source)], standalone_mode=False)

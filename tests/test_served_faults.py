@@ -326,6 +326,8 @@ def test_a_run_goes_on_when_one_of_two_servers_dies(
         assert rows(tmp_path, table) == rows(undisturbed[0], table)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_processes_that_ask_share_what_a_server_is_to_be_sent(
     segmented: Path, undisturbed: tuple[Path, int], tmp_path: Path
 ) -> None:
