@@ -13,7 +13,10 @@ from chaos import published
 from conftest import Command, Running, done_twice, those_that_ask
 from ray_nodes import Nodes, cluster
 
+from marathon_pipeline.errors import UserError
 from marathon_pipeline.ffmpeg import ffmpeg_binary
+from marathon_pipeline.pipeline.cluster import ray_started
+from marathon_pipeline.pipeline.settings import RunSettings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -116,6 +119,13 @@ def test_stages_are_placed_by_their_resources(done: Path, begun: Command, nodes:
     assert "extract_features 10 ok" in " ".join(out.split())
     assert "extract_features" in seen["gpu"] and "extract_features" not in seen["plain"]
     assert "segment" in seen["plain"] and most <= 2
+
+
+def test_a_head_that_is_replaced_ends_the_run_with_one_line() -> None:
+    import ray
+
+    with pytest.raises(UserError, match=r"Ray broke off .*run the same command again"), ray_started(RunSettings()):
+        raise ray.exceptions.RpcError("WrongClusterID: Perhaps the client is accessing GCS after it has restarted")
 
 
 def test_a_process_that_asks_for_many_videos_may_die_again_and_again_and_fails_none(done: Path, begun: Command) -> None:

@@ -54,7 +54,10 @@ def ray_started(settings: RunSettings) -> Iterator[None]:
                 if threading.current_thread() is threading.main_thread():
                     for number, handler in own.items():
                         signal.signal(number, handler)  # Ray puts one there that ends the process at once
-        yield
+        try:
+            yield
+        except ray.exceptions.RayError as error:  # not of any work: the head was replaced, or is gone
+            raise UserError(_broke_off(settings.ray_address, error)) from None
     finally:
         for child in psutil.Process().children() if local else ():
             with suppress(psutil.NoSuchProcess):
@@ -149,6 +152,11 @@ def _not_started(address: str, error: Exception) -> str:
     if address == "local":
         return f"Ray did not start ({why}); is the machine out of memory, or overloaded? Run the same command again"
     return f"run.ray_address {address}: no Ray cluster answers ({why}); start it, or correct the address"
+
+
+def _broke_off(address: str, error: Exception) -> str:
+    why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return f"run.ray_address {address}: Ray broke off ({why}); once it is up, run the same command again, which goes on"
 
 
 @contextmanager
