@@ -20,7 +20,7 @@ from marathon_pipeline.annotators.served.batch_results import BatchResults
 from marathon_pipeline.audit.calibration import in_force
 from marathon_pipeline.audit.survey import Standards
 from marathon_pipeline.config import MEASURED, JobConfig, job_of
-from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.dataset.dataset import Dataset, NoDataset
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.gates import Gates
@@ -157,9 +157,12 @@ def run_job(
         ended.stopped, ended.failures = result.stopped, len(result.failed) + len(gathered.problems)
         ended.failures += sum(len(gone.left) for gone in purged)
         if not result.stopped and not selection.until:
-            concluded = conclude(rules, dataset, console)
+            concluded = conclude(rules, dataset, console, lease)
             ended.summary += concluded.summary
             ended.failures += concluded.failures
+            late = settle(dataset)  # what was asked for meanwhile of who holds the dataset
+            ended.summary += [f"purge    {line}" for gone in late for line in gone.lines()]
+            ended.failures += sum(len(gone.left) for gone in late)
     return ended
 
 
@@ -374,9 +377,7 @@ def _dataset_or_empty(url: str) -> Iterator[Dataset]:
     """The dataset, or an empty one for as long as nothing has been built."""
     try:
         dataset = Dataset(url)
-    except UserError:
-        if (Storage(url).root or Path()).joinpath("dataset.json").exists():
-            raise
+    except NoDataset:
         with tempfile.TemporaryDirectory() as folder:
             yield Dataset(folder, create=True)
         return

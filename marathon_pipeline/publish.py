@@ -17,6 +17,7 @@ from marathon_pipeline.audit.statistics import Check, Statistics
 from marathon_pipeline.audit.survey import Standards, survey
 from marathon_pipeline.config import JobConfig, job_of
 from marathon_pipeline.dataset.dataset import Dataset, NoDataset
+from marathon_pipeline.dataset.lease import Lease
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.gates import Gates, load_gates
 from marathon_pipeline.licences import Licences, load_licences
@@ -65,7 +66,7 @@ class GateBroken(UserError):
         )
 
 
-def conclude(rules: JobRules, dataset: Dataset, console: Console) -> Ended:
+def conclude(rules: JobRules, dataset: Dataset, console: Console, lease: Lease) -> Ended:
     """Report and release, where the job wants them and there is something to say."""
     ended, config, standards = Ended([]), rules.config, rules.standards
     if not any(dataset.finished()):
@@ -80,7 +81,7 @@ def conclude(rules: JobRules, dataset: Dataset, console: Console) -> Ended:
     if config.release is not None:
         name = next_revision(dataset, config.release.name, rules.of_release(dataset))
         try:
-            ended.summary += _release_lines(rules, dataset, name, config.release.despite, found, console)
+            ended.summary += _release_lines(rules, dataset, name, config.release.despite, found, console, lease)
         except UserError as error:  # a broken gate, say: what the run has done is told all the same
             ended.summary.append(f"release  {error}")
             ended.failures = 1
@@ -96,6 +97,7 @@ def _release_lines(
     despite: str,
     found: Statistics | None,
     console: Console,
+    lease: Lease,
 ) -> list[str]:
     """found: by the audit, where there was one."""
     standards, content = rules.standards, rules.config.stage_settings().model_dump(mode="json")
@@ -116,6 +118,7 @@ def _release_lines(
             name,
             rules.of_release(dataset),
             approve=approve,
+            still_held=lease.check,
             content=content,
             progress=lambda part, done, total: show(f"release {part}", done, total),
         )
@@ -159,9 +162,11 @@ def release_dataset(url: str, name: str, despite: str, console: Console) -> list
     """
     dataset = Dataset(url)
     config = job_of(dataset)
-    with dataset.lease():
+    with dataset.lease() as lease:
         settle(dataset)
-        return _release_lines(rules_of(config), dataset, name, despite, None, console)
+        lines = _release_lines(rules_of(config), dataset, name, despite, None, console, lease)
+        late = settle(dataset)  # what was asked for meanwhile of who holds the dataset
+        return [*lines, *(f"purge    {line}" for gone in late for line in gone.lines())]
 
 
 def audit_dataset(

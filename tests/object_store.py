@@ -27,11 +27,15 @@ _SLOW_DOWN = (
 
 @dataclass
 class Front:
-    """What stands before the store. `storm`: the share of requests that it refuses while it is set."""
+    """What stands before the store. `storm`: the share of requests that it refuses while it is set.
+
+    loses: to how many of the next it answers 500, whatever came of them.
+    """
 
     url: str
     latency: float = 0.0
     storm: float = 0.0
+    loses: int = 0
     answered: Counter[str] = field(default_factory=Counter)  # by method; refusals as `503`
 
 
@@ -106,6 +110,9 @@ async def _serve(store: str, latency: float, storm: float, holder: list[Any], re
             skip_auto_headers=["Accept"],
         ) as answer:
             data = await answer.read()
+            if front.loses:
+                front.loses -= 1
+                return web.Response(status=500)
             headers = {k: v for k, v in answer.headers.items() if k.lower() not in ("transfer-encoding", "connection")}
             return web.Response(status=answer.status, headers=headers, body=data)
 

@@ -57,6 +57,11 @@ def test_a_command_on_no_dataset_says_so_and_makes_none(marathon: Command, comma
     assert list(marathon.folder.iterdir()) == []
 
 
+def test_a_dataset_that_cannot_be_opened_is_not_planned_as_an_empty_one(marathon: Command) -> None:
+    (marathon.folder / "job.yaml").write_text("dataset: hdfs://namenode/data\n")
+    assert "hdfs://namenode/data" in one_line(marathon("plan", "job.yaml", code=2))
+
+
 def test_plan_writes_nothing(marathon: Command) -> None:
     (marathon.folder / "job.yaml").write_text(JOB + "synthetic: {folder: videos, videos: 2, minutes: 3}\n")
     (row,) = json.loads(marathon("plan", "job.yaml", "--json"))

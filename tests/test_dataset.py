@@ -407,6 +407,23 @@ def test_who_was_overtaken_while_it_watched_a_dead_holder_is_refused(tmp_path: P
     taken.join()
 
 
+def test_a_lease_that_was_so_slow_to_be_written_that_others_came_and_went_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = Dataset(str(tmp_path), create=True)
+    held(dataset, released=True)
+    create = Storage.create
+
+    def late(storage: Storage, key: str, data: bytes) -> bool:
+        storage.write("lease/00000006.json", b"{}")  # the second to come meanwhile, who removed what the first one left
+        return create(storage, key, data)
+
+    monkeypatch.setattr(Storage, "create", late)
+    with pytest.raises(UserError, match="just begun"), dataset.lease():
+        pass
+    assert "lease/00000005.json" not in dataset.storage.keys("lease")
+
+
 def test_a_holder_that_was_overtaken_notices(tmp_path: Path) -> None:
     dataset = Dataset(str(tmp_path), create=True)
     with dataset.lease() as lease:

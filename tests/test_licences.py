@@ -122,7 +122,8 @@ def test_a_release_that_is_not_made_leaves_the_rest_of_what_a_run_says(dataset: 
     (tmp_path / "none.yaml").write_text("sources: []")
     text = f"dataset: {dataset.url}\nlicences: {tmp_path}/none.yaml\nrelease: {{name: demo}}\naudit: null\n"
     config = parse_job(text, "job", [])
-    ended = conclude(rules_of(config), dataset, Console())
+    with dataset.lease() as lease:
+        ended = conclude(rules_of(config), dataset, Console(), lease)
     assert ended.failures == 1 and ended.summary[0].startswith("release  ")
     assert "no licence lets anything be released" in ended.summary[0]
 

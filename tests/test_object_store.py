@@ -68,6 +68,17 @@ def test_a_manifest_and_its_videos_are_read_from_a_store(store: str, tmp_path: P
     assert fetch(source, tmp_path, DownloadSettings()).read_bytes() == b"film"
 
 
+def test_a_lease_whose_answer_a_store_lost_is_not_taken_for_somebody_else_s(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with in_front(store) as front:
+        use(front.url, monkeypatch)
+        storage = Storage(f"{ROOT}/lost")
+        front.loses = 1
+        assert storage.create("lease/1", b"mine") and storage.read("lease/1") == b"mine"
+        assert not storage.create("lease/1", b"another's") and storage.read("lease/1") == b"mine"
+
+
 @pytest.mark.parametrize(("key", "reason"), [("absent.mp4", "http_404"), ("mine/large.mp4", "too_large")])
 def test_a_video_that_a_store_does_not_give_has_a_typed_reason(
     key: str, reason: str, store: str, tmp_path: Path

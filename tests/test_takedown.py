@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from test_release import (
     SETTINGS,
     SOURCES,
@@ -32,6 +33,7 @@ from test_release import (
 )
 from typer.testing import CliRunner
 
+from marathon_pipeline import publish
 from marathon_pipeline.cli import app
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
@@ -39,12 +41,13 @@ from marathon_pipeline.dataset.traces import Names
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.licences import Licences, ModelRule, SourceRule
+from marathon_pipeline.pipeline.certificate import certified, open_orders
 from marathon_pipeline.pipeline.ingest import gather
 from marathon_pipeline.pipeline.purge import holds_removed, purge, settle
 from marathon_pipeline.records import Signals, Source, Video
 from marathon_pipeline.release.plan import bucket, next_revision, split_of
 from marathon_pipeline.release.rules import ReleaseRules
-from marathon_pipeline.release.write import write_release
+from marathon_pipeline.release.write import ReleaseInfo, write_release
 
 __all__ = ["proxy"]  # a fixture of test_release
 GONE = SOURCES[2]
@@ -134,6 +137,25 @@ def verifies(folder: Path) -> dict[str, Any]:
     found.pop("release.json")
     assert {path: file["sha256"] for path, file in listed["files"].items()} == found
     return listed
+
+
+def test_a_purge_beside_a_release_that_is_written_is_carried_out_by_that(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset.storage.write("job.yaml", b"dataset: out\nrelease: {name: demo}\ngates: gates.yaml\naudit: null\n")
+    (tmp_path / "gates.yaml").write_text("dataset: []\n")
+    monkeypatch.chdir(tmp_path)
+    write = publish.write_release
+
+    def beside(*arguments: Any, **more: Any) -> ReleaseInfo:
+        info = write(*arguments, **more)
+        assert purge(dataset.url, [GONE.source_id]).held
+        return info
+
+    monkeypatch.setattr(publish, "write_release", beside)
+    said = publish.release_dataset(dataset.url, "late", "a test", Console())
+    assert any(line.startswith("purge ") for line in said)
+    assert not open_orders(dataset.storage) and certified(dataset.storage)
 
 
 def test_nothing_below_the_dataset_names_a_source_that_was_purged(dataset: Dataset) -> None:

@@ -88,6 +88,9 @@ class Lease:
         }
         if not self._storage.create(self._key, self._content()):
             raise self._overtaken()
+        if not self._is_last():  # it took so long that others came and went: this number was free again
+            self._storage.remove(self._key)
+            raise self._overtaken()
         for key in held:
             self._storage.remove(key)
         self._thread.start()
@@ -115,8 +118,11 @@ class Lease:
 
     def check(self) -> None:
         """Raises UserError where another run took over, which a holder that was asleep for long has to notice."""
-        if self._storage.keys("lease")[-1:] != [self._key]:
+        if not self._is_last():
             raise UserError(f"{self._storage.url}: another run took over while this one stood still; it goes on there")
+
+    def _is_last(self) -> bool:
+        return self._storage.keys("lease")[-1:] == [self._key]
 
     def _content(self, **more: bool) -> bytes:
         return json.dumps({**self._holder, "alive": time.time(), "note": self._note, **more}).encode()

@@ -27,6 +27,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_-][\w.-]*(?:/[A-Za-z0-9_-][\w.-]*)*", re.ASCII)
 _READ_AHEAD = 4 * 2**20  # bytes asked for at once: less, and a stream waits for the store
 _READS_AT_ONCE = 16
 PARTS_DAYS = 7  # that a download which broke off waits on a machine of a store's dataset to be gone on with
+_CREATIONS = 5  # tries of one that meets another, which comes to nothing either
 _PIECES_AT_ONCE = 3  # of 5 MB each, of a file that is written: what an hour-long proxy takes in memory
 
 
@@ -83,13 +84,22 @@ class Storage:
             obstore.put(self._store, key, path, max_concurrency=_PIECES_AT_ONCE)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write only where nothing is: False if the key was there already."""
-        with _errors(f"{self.url}/{key}", "written"):
-            try:
-                obstore.put(self._store, key, data, mode="create")
-            except AlreadyExistsError:
-                return False
-        return True
+        """Write only where nothing is: False if something else was there already.
+
+        A store that wrote it and lost its answer is asked again, and then says that it is there: what it holds tells
+        whose it is, so that no two writers may write the same. S3 refuses two at once, and may have taken neither.
+        """
+        for _ in range(_CREATIONS):
+            with _errors(f"{self.url}/{key}", "written"):
+                try:
+                    obstore.put(self._store, key, data, mode="create")
+                    return True
+                except AlreadyExistsError:
+                    if self.root is not None:
+                        return False
+            with contextlib.suppress(FileNotFoundError):
+                return self.read(key) == data
+        raise Failed("storage", f"{self.url}/{key}: cannot be created (the store refuses it)", transient=True)
 
     def create_private(self, key: str, data: bytes) -> bool:
         """`create`, readable by its owner alone where files have owners."""

@@ -61,12 +61,15 @@ def write_release(
     rules: ReleaseRules,
     *,
     approve: Callable[[], Approval] = Approval,
+    still_held: Callable[[], None] = lambda: None,
     content: Mapping[str, object] | None = None,
     progress: Progress | None = None,
 ) -> ReleaseInfo:
     """Write release `name` of all that is finished, passes the gates for items, and may be passed on.
 
-    approve: asked once, before anything is written; raises UserError where the dataset may not be released.
+    approve: asked once, before anything is written; raises UserError where the dataset may not be released. still_held:
+    called before the file that makes it a release is written, after hours perhaps; raises UserError where another run
+    holds the dataset by then.
 
     content: the job's resolved settings that decide what is in the rows, for readers of `release.json`; they are no
     part of what makes two releases differ, since the rows are. The caller holds the dataset's lease. Raises UserError
@@ -95,7 +98,10 @@ def write_release(
         with tempfile.TemporaryDirectory(prefix="release-", dir=dataset.storage.scratch()) as scratch:
             writer = _Writer(dataset, name, rules, finished, parts, Path(scratch), progress or _silent)
             told = {**(content or {}), **({"freeze": rules.frozen} if rules.frozen else {})}
-            return _info(dataset, writer.write(publishable(told), approval), unchanged=False)
+            release = writer.write(publishable(told), approval)
+            still_held()
+            dataset.storage.write(f"{folder_of(name)}/{FILE_NAME}", release.dump())
+            return _info(dataset, release, unchanged=False)
     except pa.ArrowException as error:
         raise UserError(f"{dataset.url}: a table is damaged ({error}); run its job again, then release") from None
     except OSError as error:
@@ -163,9 +169,7 @@ class _Writer:
         )
         self._folder.put("README.md", render_card(release, media.counts() if media else {}))
         self._folder.put("croissant.json", describe(release))
-        release = release.model_copy(update={"files": dict(self._folder.files)})
-        self._dataset.storage.write(f"{self._folder.prefix}/{FILE_NAME}", release.dump())
-        return release
+        return release.model_copy(update={"files": dict(self._folder.files)})
 
     def _copied(self, part: str, before: list[Release]) -> Release | None:
         """Copy the files of a part from a release that holds the same one, and say which; None where none does."""
