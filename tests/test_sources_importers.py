@@ -210,6 +210,23 @@ def test_ego4d_gives_the_files_that_its_own_command_fetched(tmp_path):
         imported("ego4d", path)
 
 
+def test_an_ego4d_video_with_clips_of_several_splits_is_held_out(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"one")
+    path = ego4d(tmp_path, {"video_uid": "a", "split_em": "train", "split_fho": "multi"})
+    result, (source,) = imported("ego4d", path, videos=tmp_path)
+    assert (source.split, result.held_out) == ("test", 1)
+
+
+@pytest.mark.parametrize(("inside", "given"), [("gt", "."), ("gt", "1.json"), ("gt/deep", ".."), ("", "gt")])
+def test_moviechats_test_folder_is_held_out_from_wherever_it_is_named(inside, given, tmp_path, monkeypatch):
+    (tmp_path / "gt/deep").mkdir(parents=True)
+    (tmp_path / "a.mp4").write_bytes(b"one")
+    write(tmp_path / "gt/1.json", {"info": {"video_path": "a.mp4"}})
+    monkeypatch.chdir(tmp_path / inside)
+    result = import_manifest("moviechat-1k", Path(given), tmp_path / "out.jsonl", ImportOptions(videos=tmp_path))
+    assert (result.sources, result.held_out) == (1, 1)
+
+
 def test_moviechat_gives_a_source_for_each_of_its_files(tmp_path):
     jsons = tmp_path / "jsons"
     jsons.mkdir()
