@@ -149,7 +149,11 @@ def _path(file: str, folder: Path, videos: Path | None) -> str:
     if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts or "\0" in file:
         raise SourceError(f"{file!r} leads out of the folder of videos", "correct it, or delete the entry")
     path = videos.absolute() / file
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise SourceError(f"{path}: {error.strerror}", "correct it, or delete the entry") from None
+    if not there:
         raise SourceError(f"{path} is not there", "fetch it, or leave the entry out")
     inside = path.is_relative_to(folder.absolute())
     return str(path.relative_to(folder.absolute()) if inside else path)
