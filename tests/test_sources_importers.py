@@ -304,6 +304,27 @@ def test_videomarathon_gives_each_of_its_videos_once(tmp_path):
     )
 
 
+def test_a_file_among_urls_is_a_wrong_entry_where_no_folder_of_videos_is_given(tmp_path):
+    rows = [("e/0a.mp4", None, "Ego4D"), ("p/1.mp4", watch(A), "Panda-70M")]
+    path = videomarathon(tmp_path / "vm.parquet", rows)
+    result, sources = imported("videomarathon", path)
+    assert [source.source_id for source in sources] == [f"yt_{A}"]
+    line = "vm.parquet row 1: names a file, not a URL (give the folder of its videos by --videos)"
+    assert said(result, tmp_path) == [line]
+    told: list[object] = []
+    videomarathon(path, rows[:1])
+    with pytest.raises(UserError, match="names files, not URLs"):
+        import_manifest("videomarathon", path, tmp_path / "o.jsonl", ImportOptions(), told.append)
+    assert told == [], "one line says it for all"
+
+
+def test_a_parquet_list_whose_text_is_none_is_told_in_one_line(tmp_path):
+    path = videomarathon(tmp_path / "vm.parquet", [("p/\u00e9.mp4", watch(A), "Panda-70M")])
+    path.write_bytes(path.read_bytes().replace("\u00e9".encode(), b"\xff\xff"))
+    with pytest.raises(UserError, match=r"vm\.parquet is not a readable Parquet file"):
+        imported("videomarathon", path)
+
+
 @pytest.mark.slow
 def test_the_memory_of_an_import_does_not_grow_with_the_number_of_questions(tmp_path):
     def peak(questions: int) -> int:
