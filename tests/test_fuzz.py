@@ -29,6 +29,7 @@ NASTY = (
     "\ud800",
     "\0",
     "a" * 300,
+    "[" * 100_000,
     "https://[::1",
     "1e999",
     "-inf",
@@ -96,7 +97,7 @@ def test_mutated_manifests_give_problems_of_one_line(manifests: Path, name: str,
 @settings(max_examples=MUCH)
 @given(
     cell=st.sampled_from(NASTY) | st.text(max_size=8),
-    key=st.sampled_from(["url", "path", "id", "data_source", "start"]),
+    key=st.sampled_from(["url", "path", "id", "data_source", "start", "metadata"]),
 )
 def test_a_nasty_cell_is_a_problem_of_one_line(manifests: Path, cell: str, key: str) -> None:
     path = manifests / "cell.jsonl"

@@ -79,7 +79,30 @@ def test_a_lease_whose_answer_a_store_lost_is_not_taken_for_somebody_else_s(
         assert not storage.create("lease/1", b"another's") and storage.read("lease/1") == b"mine"
 
 
-@pytest.mark.parametrize(("key", "reason"), [("absent.mp4", "http_404"), ("mine/large.mp4", "too_large")])
+def test_paths_of_a_manifest_in_a_store_are_read_as_on_a_disk_and_stay_in_the_bucket(
+    store: str, tmp_path: Path
+) -> None:
+    rows = ("./a.mp4", "sub/../b.mp4", "sub//c.mp4", "../d.mp4", "../../e.mp4", "..")
+    both = {"url": "https://a.example/f.mp4", "path": "f.mp4"}
+    lines = [json.dumps(row) for row in (*({"path": path} for path in rows), both)]
+    put("mine/list.jsonl", "\n".join(lines).encode())
+    put("mine/a.mp4", b"film")
+    sources, problems = sources_of_inputs([f"{ROOT}/mine/list.jsonl"])
+    keys = ["mine/a.mp4", "mine/b.mp4", "mine/sub/c.mp4", "d.mp4"]
+    assert [source.url for source in sources] == [f"{ROOT}/{key}" for key in keys]
+    assert [problem.line for problem in problems] == [5, 6, 7]
+    assert fetch(sources[0], tmp_path, DownloadSettings()).read_bytes() == b"film"
+
+
+def test_a_key_that_the_store_s_library_refuses_is_said_in_one_line(store: str, marathon: Command) -> None:
+    said = marathon("manifest", "check", f"{ROOT}/a//list.csv", code=2)
+    assert said.count("\n") == 1 and f"{ROOT}/a//list.csv cannot be asked for" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [("absent.mp4", "http_404"), ("mine/large.mp4", "too_large"), ("mine//a.mp4", "unsupported_url")],
+)
 def test_a_video_that_a_store_does_not_give_has_a_typed_reason(
     key: str, reason: str, store: str, tmp_path: Path
 ) -> None:

@@ -200,20 +200,38 @@ def expressions() -> Iterator[str]:
             yield target["expr"]
 
 
+def alarms() -> list[str]:
+    told = PAGE.partition("What to be told of at night:")[2]
+    return [" ".join(lines.split()) for lines in re.findall(r"^    #.*\n((?:    .+\n)+)", told, re.MULTILINE)]
+
+
 def shown_metrics() -> set[str]:
     names = {name for each in expressions() for name in re.findall(r"\bray_\w+", each)}
     return {re.sub("_(bucket|sum|count)$", "", name) for name in names}
 
 
-def test_the_dashboard_shows_metrics_that_there_are_by_labels_that_they_have() -> None:
+def test_the_dashboard_and_the_alarms_name_metrics_that_there_are_by_labels_that_they_have() -> None:
     own = {name.removeprefix("ray_") for name in shown_metrics() if "marathon" in name}
     assert own <= EXPORTED
+    assert {name for each in alarms() for name in re.findall(r"ray_(marathon_\w+)", each)} <= EXPORTED
     labels = {name: each.labels for name, each in (COUNTERS | GAUGES | HISTOGRAMS).items()}
-    for each in expressions():
+    for each in (*expressions(), *alarms()):
         names = [re.sub("_bucket$", "", name) for name in re.findall(r"ray_(marathon_\w+)", each)]
         for by in re.findall(r"by \(([\w, ]+)\)", each) if names else ():
-            known = {label for name in names for label in labels[name]} | {"le", "NodeAddress"}
+            known = {label for name in names for label in labels[name]} | {"dataset", "le", "NodeAddress"}
             assert set(by.split(", ")) <= known, each
+
+
+def test_the_first_kill_failure_or_loss_is_seen_and_a_run_that_never_finishes_a_video_is_told_of() -> None:
+    """To Prometheus no count is an increase that a series begins with, and none that one scrape alone tells."""
+    for each in expressions():
+        assert "increase(" not in each and "$__interval" not in each, each
+        for rated in re.findall(r"rate\(ray_marathon_(\w+(?:{.*?})?)", each):
+            assert not re.match("kills_total|lost_total|outcomes_total", rated), each
+    assert alarms()
+    for each in alarms():
+        fires = each.partition(" unless ")[0]
+        assert "rate(" not in fires and "increase(" not in fires, each
 
 
 def test_the_dashboard_is_one() -> None:

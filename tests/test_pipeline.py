@@ -1,5 +1,6 @@
 """The run and what it decides: parts of sources, downloads and their originals, retries."""
 
+import asyncio
 import contextlib
 import functools
 import itertools
@@ -23,12 +24,14 @@ from conftest import Command
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
-from marathon_pipeline.errors import Failed
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.pipeline.ingest import sample
-from marathon_pipeline.records import Source, Span
-from marathon_pipeline.stages.download import parts_of
+from marathon_pipeline.pipeline.stage_list import StageSettings
+from marathon_pipeline.pipeline.work import Order, carry_out
+from marathon_pipeline.records import Outcome, Source, Span
+from marathon_pipeline.stages.download import Download, parts_of
 
 JOB = "dataset: out\ninputs: [m.jsonl]\nsegment: {min_seconds: 0}\nevents: {min_events: 0}\n"
 
@@ -85,9 +88,35 @@ def test_a_source_of_one_part_keeps_its_id_and_parts_have_their_own() -> None:
     assert [i for i, _ in parts_of(source((Span(start=1.5, end=20),)), 100, 60)] == ["s_00001500-00020000"]
 
 
-def test_a_segment_behind_the_end_is_a_typed_failure() -> None:
-    with pytest.raises(Failed, match="out_of_range"):
-        list(parts_of(source((Span(start=200, end=220),)), 100, 60))
+def test_segments_that_end_behind_the_end_are_one_video_where_they_come_to_the_same() -> None:
+    segments = (Span(start=50, end=120), Span(start=50, end=300), Span(start=80, end=300))
+    assert parts_of(source(segments), 100, 60) == [
+        ("s_00050000-00100000", Span(start=50, end=100)),
+        ("s_00080000-00100000", Span(start=80, end=100)),
+    ]
+
+
+def test_a_segment_behind_the_end_fails_none_of_the_others_and_is_counted(
+    small_video: Path, marathon: Command, site: tuple[Path, str]
+) -> None:
+    folder, address = site
+    (folder / "v.mp4").write_bytes(small_video.read_bytes())  # of 40 s
+    dataset, settings = Dataset(str(marathon.folder / "out"), create=True), StageSettings()
+    stage = Download(settings.download, settings.parts, settings.segment.decode, dataset.storage)
+
+    def download(source_id: str, *starts: float) -> Outcome:
+        segments = tuple(Span(start=start, end=start + 20) for start in starts)
+        source = Source(source_id=source_id, url=f"{address}/v.mp4", segments=segments)
+        order = Order(source_id, source_id, {"": "f"}, {}, True, True, source)
+        (outcome,) = asyncio.run(carry_out(stage, dataset, order))
+        dataset.ledger.append([outcome])
+        return outcome
+
+    assert download("a", 10, 30, 40, 50).videos == ("a_00010000-00030000", "a_00030000-00040000")
+    assert download("b", 50).reason == "out_of_range"
+    assert [path.name for path in (marathon.folder / "out/originals").rglob("*.mp4")] == ["a.mp4"]
+    dataset.ledger.flush()
+    assert "2 (out_of_range 2)" in marathon("status", "out")
 
 
 def test_a_sample_keeps_its_members_when_sources_come() -> None:

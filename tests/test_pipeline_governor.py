@@ -14,7 +14,8 @@ from conftest import Command
 
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.ffmpeg import ffmpeg_binary
-from marathon_pipeline.pipeline.yields import yields
+from marathon_pipeline.pipeline.yields import dead_links, yields
+from marathon_pipeline.records import Outcome, Source
 
 JOB = (
     "dataset: out\ninputs: [m.jsonl]\nrun: {workers: 2}\ndownload: {cookies: cookies.txt, limits: {backoff_seconds: 0.2"
@@ -113,6 +114,16 @@ def test_a_later_run_remembers_who_refuses_and_since_when_a_link_is_dead(maratho
     later = json.loads(marathon("status", "out", "--dead-links", "--json"))
     assert later[0]["first_seen"] == dead[0]["first_seen"] < later[0]["last_seen"]
     assert "g  http_404" in marathon("status", "out", "--dead-links")
+
+
+def test_what_says_nothing_about_an_address_makes_no_dead_link_of_it(tmp_path: Path) -> None:
+    dataset = Dataset(str(tmp_path / "out"), create=True)
+    dead = ["http_404", "removed", "no_video_found", "unreadable"]
+    alive = ["defect", "bad_input", "too_large", "too_long", "out_of_range", "unknown_codec", "decoder_crashed"]
+    dataset.write_sources(Source(source_id=reason, url=f"https://a.example/{reason}") for reason in dead + alive)
+    ended = {"stage": "download", "status": "failed", "fingerprint": "f"}
+    dataset.ledger.append(Outcome(video_id=reason, reason=reason, **ended) for reason in dead + alive)
+    assert {link.reason for link in dead_links(dataset)} == {*dead}
 
 
 @pytest.mark.slow

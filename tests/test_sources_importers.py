@@ -80,6 +80,7 @@ def test_wrong_rows_of_panda_70m_are_told_with_their_line_and_the_others_go_on(t
         [A, "ftp://example.org/x", CLIPS, "[]", "[]"],
         [A, watch(A), CLIPS, "[]"],
         [A, watch(A), "[['0:00:99', '0:01:00']]", "[]", "[]"],
+        [A, watch(A), f"[['{'9' * 400}:00:00', '0:01:00']]", "[]", "[]"],
         [B, watch(B), CLIPS, "[]", "[]"],
         [B, f"https://youtu.be/{B}", CLIPS, "[]", "[]"],
     )
@@ -87,10 +88,10 @@ def test_wrong_rows_of_panda_70m_are_told_with_their_line_and_the_others_go_on(t
     assert [source.source_id for source in sources] == [f"yt_{B}"]
     lines = said(result, tmp_path)
     assert [line.split(":")[0] for line in lines] == [
-        f"panda70m_training_2m.csv line {n}" for n in (2, 3, 4, 5, 6, 7, 9)
+        f"panda70m_training_2m.csv line {n}" for n in (2, 3, 4, 5, 6, 7, 8, 10)
     ]
     assert "put its start before its end" in lines[0] and "url is empty" in lines[2]
-    assert lines[-1].endswith("the same video stands in line 8 (delete one of them)")
+    assert lines[-1].endswith("the same video stands in line 9 (delete one of them)")
 
 
 def write(path: Path, value: object) -> Path:
@@ -150,10 +151,11 @@ def test_wrong_entries_of_activitynet_are_told_by_name(tmp_path):
         e={"url": watch(B), "duration": "long"},
         f={"url": 7},
         g={"url": watch(B), "annotations": [{"segment": [1, 2], "label": "\ud800"}]},
+        h={"url": watch(B), "duration": 10**400},
     )
     result, sources = imported("activitynet", path)
     assert [source.source_id for source in sources] == [f"yt_{A}"]
-    assert [line.split(":")[0].rpartition(" ")[2] for line in said(result, tmp_path)] == ["b", "c", "d", "e", "f", "g"]
+    assert [line.split(":")[0].rpartition(" ")[2] for line in said(result, tmp_path)] == [*"bcdefgh"]
 
 
 def test_a_part_of_a_long_youcook2_video_is_cut_to_parts_of_an_hour(tmp_path):
@@ -208,6 +210,30 @@ def test_ego4d_gives_the_files_that_its_own_command_fetched(tmp_path):
     assert [line.split(":")[0] for line in said(result, tmp_path)] == [f"ego4d.json videos[{n}]" for n in (2, 3, 4, 5)]
     with pytest.raises(UserError, match="--videos"):
         imported("ego4d", path)
+
+
+def test_a_name_that_is_too_long_for_a_file_is_a_wrong_entry_and_stops_nothing(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"one")
+    path = ego4d(tmp_path, {"video_uid": "a" * 300}, {"video_uid": "a"})
+    result, (source,) = imported("ego4d", path, videos=tmp_path)
+    assert source.source_id == "ego4d_a" and "File name too long" in str(result.problems[0])
+
+
+def test_an_ego4d_video_with_clips_of_several_splits_is_held_out(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"one")
+    path = ego4d(tmp_path, {"video_uid": "a", "split_em": "train", "split_fho": "multi"})
+    result, (source,) = imported("ego4d", path, videos=tmp_path)
+    assert (source.split, result.held_out) == ("test", 1)
+
+
+@pytest.mark.parametrize(("inside", "given"), [("gt", "."), ("gt", "1.json"), ("gt/deep", ".."), ("", "gt")])
+def test_moviechats_test_folder_is_held_out_from_wherever_it_is_named(inside, given, tmp_path, monkeypatch):
+    (tmp_path / "gt/deep").mkdir(parents=True)
+    (tmp_path / "a.mp4").write_bytes(b"one")
+    write(tmp_path / "gt/1.json", {"info": {"video_path": "a.mp4"}})
+    monkeypatch.chdir(tmp_path / inside)
+    result = import_manifest("moviechat-1k", Path(given), tmp_path / "out.jsonl", ImportOptions(videos=tmp_path))
+    assert (result.sources, result.held_out) == (1, 1)
 
 
 def test_moviechat_gives_a_source_for_each_of_its_files(tmp_path):
@@ -278,6 +304,27 @@ def test_videomarathon_gives_each_of_its_videos_once(tmp_path):
     )
 
 
+def test_a_file_among_urls_is_a_wrong_entry_where_no_folder_of_videos_is_given(tmp_path):
+    rows = [("e/0a.mp4", None, "Ego4D"), ("p/1.mp4", watch(A), "Panda-70M")]
+    path = videomarathon(tmp_path / "vm.parquet", rows)
+    result, sources = imported("videomarathon", path)
+    assert [source.source_id for source in sources] == [f"yt_{A}"]
+    line = "vm.parquet row 1: names a file, not a URL (give the folder of its videos by --videos)"
+    assert said(result, tmp_path) == [line]
+    told: list[object] = []
+    videomarathon(path, rows[:1])
+    with pytest.raises(UserError, match="names files, not URLs"):
+        import_manifest("videomarathon", path, tmp_path / "o.jsonl", ImportOptions(), told.append)
+    assert told == [], "one line says it for all"
+
+
+def test_a_parquet_list_whose_text_is_none_is_told_in_one_line(tmp_path):
+    path = videomarathon(tmp_path / "vm.parquet", [("p/\u00e9.mp4", watch(A), "Panda-70M")])
+    path.write_bytes(path.read_bytes().replace("\u00e9".encode(), b"\xff\xff"))
+    with pytest.raises(UserError, match=r"vm\.parquet is not a readable Parquet file"):
+        imported("videomarathon", path)
+
+
 @pytest.mark.slow
 def test_the_memory_of_an_import_does_not_grow_with_the_number_of_questions(tmp_path):
     def peak(questions: int) -> int:
@@ -311,8 +358,9 @@ def test_a_list_that_is_none_is_told_in_one_line_and_nothing_is_written(collecti
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
+huge = st.sampled_from([10**400, "a" * 300])
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 10_000) | st.floats(allow_nan=False) | st.text(max_size=8),
+    st.none() | st.booleans() | st.integers(-5, 10_000) | st.floats(allow_nan=False) | st.text(max_size=8) | huge,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )

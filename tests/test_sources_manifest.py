@@ -121,6 +121,15 @@ def test_a_parquet_row_is_reported_by_its_number(tmp_path):
     assert [problem.line for problem in found] == [2, 3] and f"{path} row 2: url and path" in str(found[0])
 
 
+def test_a_parquet_value_that_python_has_none_for_makes_its_row_alone_a_wrong_one(tmp_path):
+    path = tmp_path / "videos.parquet"
+    days = pa.array([0, 2**31 - 1, 1], pa.int32()).cast(pa.date32())
+    pyarrow.parquet.write_table(pa.table({"url": [A, f"{A}?2", B], "day": days}), path)
+    sources, found = read_manifest(path)
+    assert [json.loads(source.metadata)["day"] for source in sources] == ["1970-01-01", "1970-01-02"]
+    assert [problem.line for problem in found] == [2]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -226,6 +235,7 @@ def test_no_bytes_make_a_reader_raise_anything_but_a_user_error(tmp_path_factory
         '{"url": "https://example.org/a", "\\ud800": 1}',
         '{"path": "a\\u0000b"}',
         '{"url": "https://example.org/a", "metadata": "no"}',
+        '{"url": "https://example.org/a", "metadata": "' + "[" * 100_000 + '"}',
         '{"url": "https://example.org/a", "metadata": {"x": ' + "[" * 400 + "]" * 400 + "}}",
         '{"url": "https://example.org/a", "n": ' + "9" * 5000 + "}",
         '{"url": "https://example.org/a", "n": 1e999}',

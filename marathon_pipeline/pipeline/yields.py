@@ -10,6 +10,11 @@ from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.records import Outcome, Source
 from marathon_pipeline.sources.reasons import Rule, rule_of
 
+# What ends a download for good and says nothing about its address: limits of the job, a list, a decoder, a defect.
+_LIMITS = ("too_large", "too_long", "picture_size")
+_DECODER = ("unknown_codec", "memory", "decoder_timeout", "decoder_crashed", "decoder_error")
+_NOT_OF_THE_ADDRESS = frozenset({*_LIMITS, *_DECODER, "out_of_range", "bad_input", "defect"})
+
 
 class Yield(BaseModel):
     """Of one collection, or of one host where sources name none. In = ok + filtered + failed + waiting."""
@@ -81,7 +86,7 @@ def dead_links(dataset: Dataset) -> Iterator[DeadLink]:
 
 def _is_dead(source: Source, outcome: Outcome) -> bool:
     final = rule_of(outcome.reason, outcome.transient) in ("never", "request")
-    return bool(source.url) and outcome.status == "failed" and final
+    return bool(source.url) and outcome.status == "failed" and final and outcome.reason not in _NOT_OF_THE_ADDRESS
 
 
 def _date(seconds: float) -> str:

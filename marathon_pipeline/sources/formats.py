@@ -6,10 +6,13 @@ import decimal
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.sources.identity import SourceError
+
+if TYPE_CHECKING:
+    import pyarrow
 
 MANIFEST_SUFFIXES = (".jsonl", ".csv", ".parquet")
 
@@ -102,13 +105,23 @@ def _parquet(path: Path) -> Iterator[tuple[int, Cells | SourceError]]:
                 raise UserError(f"{path}: no column is named url or path (name the columns as in a CSV manifest)")
             row = 0
             for batch in file.iter_batches(batch_size=1024):
-                for cells in batch.to_pylist():
+                for cells in _cells(batch):
                     row += 1
-                    yield row, {name: _plain(value) for name, value in cells.items()}
+                    yield row, cells
     except pyarrow.ArrowException as error:
         raise UserError(
             f"{path} is not a readable Parquet file: {str(error).splitlines()[0]} (write it again)"
         ) from None
+
+
+def _cells(batch: "pyarrow.RecordBatch") -> list[Cells | SourceError]:
+    """Row by row where Python has no value for one of them, such as a day millions of years from now."""
+    try:
+        return [{name: _plain(value) for name, value in cells.items()} for cells in batch.to_pylist()]
+    except (ArithmeticError, ValueError) as error:
+        if len(batch) == 1:
+            return [SourceError(f"holds what cannot be read: {error}", "correct it, or delete the row")]
+        return [row for at in range(len(batch)) for row in _cells(batch.slice(at, 1))]
 
 
 def _plain(value: object) -> object:

@@ -1,5 +1,6 @@
 """Manifests: lists of sources. A wrong row is reported and never stops the others."""
 
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,13 +89,16 @@ class Gathering:
 
 
 def _in_store(cells: Cells, manifest: str) -> Cells:
-    """A relative path of a manifest in an object store names the object beside it."""
+    """A relative path of a manifest in an object store names the object beside it. Raises SourceError."""
     path = cells.get("path")
-    if not isinstance(path, str) or not path or path.startswith("/"):
+    if cells.get("url") or not isinstance(path, str) or not path.strip() or path.strip().startswith("/"):
         return cells
-    return {name: value for name, value in cells.items() if name != "path"} | {
-        "url": f"{manifest.rpartition('/')[0]}/{path.strip()}"
-    }
+    scheme, _, rest = manifest.partition("://")
+    bucket, _, key = rest.partition("/")
+    beside = posixpath.normpath(posixpath.join(posixpath.dirname(key), path.strip()))  # stores know no `.` and no `..`
+    if beside.split("/")[0] in (".", ".."):
+        raise SourceError("path leads out of the bucket", "correct it, or delete the row")
+    return {name: value for name, value in cells.items() if name != "path"} | {"url": f"{scheme}://{bucket}/{beside}"}
 
 
 def read_manifest(manifest: str | Path, previous: Mapping[str, Source] = {}) -> tuple[list[Source], list[RowProblem]]:

@@ -68,7 +68,10 @@ class ManifestRow(BaseModel):
     @classmethod
     def _metadata_of_text(cls, value: Any) -> Any:
         """CSV has no objects: there the cell holds one as JSON text."""
-        return json.loads(value) if isinstance(value, str) else value
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except RecursionError:
+            raise SourceError("metadata is nested too deeply", "correct it, or delete the row") from None
 
     @model_validator(mode="after")
     def _names_one_source(self) -> Self:

@@ -60,3 +60,6 @@ def _copy(url: str, path: Path, settings: DownloadSettings | None = None, progre
     except BaseError as error:
         line = str(error).strip().partition("\n")[0][:200]
         raise Failed("connection", f"{url} cannot be read: {line}", transient=True) from None
+    except ValueError as error:  # the library takes no key with an empty part, `.` or `..`, though stores may hold one
+        line = str(error).strip().partition("\n")[0][:200]
+        raise Failed("unsupported_url", f"{url} cannot be asked for: {line}") from None

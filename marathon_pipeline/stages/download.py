@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -52,6 +51,8 @@ class Download:
                 raise Failed(
                     "too_long", f"{path.name}: {header.seconds:.0f} s by its header, max_source_seconds is {longest:g}"
                 )
+            parts = parts_of(source, header.seconds, self._parts.max_seconds)
+            given.answers.lose("out_of_range", sum(segment.start >= header.seconds for segment in source.segments))
             sha256, size, file = source.sha256 or _sha256(path), path.stat().st_size, str(path)
             if source.url:
                 file = media_key("originals", source.source_id, path.suffix)
@@ -74,15 +75,22 @@ class Download:
                 codec=header.codec,
                 channels=tuple(dict.fromkeys(channels)),
             )
-            for video_id, span in parts_of(source, header.seconds, self._parts.max_seconds)
+            for video_id, span in parts
         ]
 
 
-def parts_of(source: Source, seconds: float, max_seconds: float) -> Iterator[tuple[str, Span]]:
-    """The ids and spans of a source's videos. The whole source keeps its id; a part adds its span in milliseconds."""
-    for segment in source.segments or (Span(start=0.0, end=seconds),):
-        if segment.start >= seconds:
-            raise Failed("out_of_range", f"segment at {segment.start:g} s, the source ends at {seconds:.1f} s")
+def parts_of(source: Source, seconds: float, max_seconds: float) -> list[tuple[str, Span]]:
+    """The ids and spans of a source's videos. The whole source keeps its id; a part adds its span in milliseconds.
+
+    Segments behind the end are left out, and those that come to the same within it are one. Raises Failed where none
+    is left.
+    """
+    wanted = source.segments or (Span(start=0.0, end=seconds),)
+    segments = [segment for segment in wanted if segment.start < seconds]
+    if not segments:
+        raise Failed("out_of_range", f"segment at {wanted[0].start:g} s, the source ends at {seconds:.1f} s")
+    parts: dict[str, Span] = {}
+    for segment in segments:
         end = min(segment.end, seconds)
         count = max(1, math.ceil((end - segment.start) / max_seconds))
         for index in range(count):
@@ -91,7 +99,9 @@ def parts_of(source: Source, seconds: float, max_seconds: float) -> Iterator[tup
                 end=segment.start + (end - segment.start) * (index + 1) / count,
             )
             whole = count == 1 and not source.segments
-            yield source.source_id if whole else f"{source.source_id}_{_ms(span.start)}-{_ms(span.end)}", span
+            own = source.source_id if whole else f"{source.source_id}_{_ms(span.start)}-{_ms(span.end)}"
+            parts.setdefault(own, span)
+    return list(parts.items())
 
 
 def _ms(seconds: float) -> str:

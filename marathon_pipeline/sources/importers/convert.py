@@ -43,6 +43,13 @@ class Imported:
     problems: list[RowProblem] = field(default_factory=list)
 
 
+class _Nowhere(SourceError):
+    """A file, where no folder of videos was given."""
+
+    def __init__(self) -> None:
+        super().__init__("names a file, not a URL", "give the folder of its videos by --videos")
+
+
 def import_manifest(
     collection: str,
     file: Path,
@@ -63,6 +70,7 @@ def import_manifest(
     if not out.parent.is_dir():
         raise UserError(f"{out.parent} is no folder (create it, or write elsewhere)")
     imported, seen = Imported(), dict[str, str]()
+    nowhere: list[RowProblem] = []  # told at the end: where there is nothing else, one line says it for all
     unfinished = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         with unfinished.open("w", encoding="utf-8") as lines:
@@ -75,8 +83,11 @@ def import_manifest(
                     _once(_key(rows[0], out.parent, options), seen, place)
                 except SourceError as error:
                     problem = RowProblem(f"{file} {place}", 0, error.problem, error.mend)
-                    imported.problems.append(problem)
-                    report(problem)
+                    if isinstance(error, _Nowhere):
+                        nowhere.append(problem)
+                    else:
+                        imported.problems.append(problem)
+                        report(problem)
                     continue
                 lines.writelines(texts)
                 imported.sources += 1
@@ -84,6 +95,8 @@ def import_manifest(
                 imported.held_out += entry.held_out
             lines.flush()
             os.fsync(lines.fileno())
+        if not imported.sources and nowhere:
+            raise UserError("this list names files, not URLs: give the folder that they lie in by --videos")
         if not imported.sources:
             raise UserError(f"{file} names no video that can be used; nothing was written")
         unfinished.replace(out)
@@ -91,6 +104,9 @@ def import_manifest(
         raise UserError(f"{out} cannot be written: {error.strerror or error} (give another place)") from None
     finally:
         unfinished.unlink(missing_ok=True)
+    for problem in nowhere:
+        imported.problems.append(problem)
+        report(problem)
     return imported
 
 
@@ -145,11 +161,15 @@ def _key(row: dict[str, JsonValue], folder: Path, options: ImportOptions) -> str
 def _path(file: str, folder: Path, videos: Path | None) -> str:
     """Where a collection's own file lies, as seen from the manifest. Raises SourceError."""
     if videos is None:
-        raise UserError("this list names files, not URLs: give the folder that they lie in by --videos")
+        raise _Nowhere
     if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts or "\0" in file:
         raise SourceError(f"{file!r} leads out of the folder of videos", "correct it, or delete the entry")
     path = videos.absolute() / file
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise SourceError(f"{path}: {error.strerror}", "correct it, or delete the entry") from None
+    if not there:
         raise SourceError(f"{path} is not there", "fetch it, or leave the entry out")
     inside = path.is_relative_to(folder.absolute())
     return str(path.relative_to(folder.absolute()) if inside else path)

@@ -14,6 +14,7 @@ from marathon_pipeline.sources.identity import SourceError
 from marathon_pipeline.sources.importers.entry import Cells, Entries, Entry, loaded, number, text
 
 _FORM = "Ego4D's ego4d.json"
+_HELD_OUT = frozenset({"val", "test", "multi"})  # `multi`: its clips are of several splits
 
 
 def entries(path: Path) -> Entries:
@@ -32,7 +33,7 @@ def entries(path: Path) -> Entries:
 
 def _entry(cells: Cells) -> Entry:
     uid = text(cells, "video_uid", needed=True)
-    held_out = {text(cells, name) for name in ("split_em", "split_av", "split_fho")} & {"val", "test"}
+    held_out = {text(cells, name) for name in ("split_em", "split_av", "split_fho")} & _HELD_OUT
     scenarios = cells.get("scenarios")
     return Entry(
         file=f"{uid}.mp4",

@@ -1,7 +1,7 @@
 """What an importer makes of one entry of a collection's own list, and what all of them need for it."""
 
 import json
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,11 +71,9 @@ def number(cells: Cells, name: str) -> float | None:
     value = cells.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise SourceError(
-            f"{name} is {json.dumps(value)[:40]}, no number of seconds", "correct it, or delete the entry"
-        )
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max:
+        return float(value)
+    raise SourceError(f"{name} is {json.dumps(value)[:40]}, no number of seconds", "correct it, or delete the entry")
 
 
 def span(start: object, end: object) -> Span:

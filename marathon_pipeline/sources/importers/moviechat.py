@@ -38,6 +38,7 @@ def _entry(file: Path) -> Entry:
     url, video = text(info, "url"), text(info, "video_path")
     if not url and not video:
         raise SourceError("url and video_path are both empty", "complete one, or delete the file")
+    folders = {path.parent.name for path in (file.absolute(), file.resolve())}  # also where it is given as `.` or `..`
     frames, fps = number(info, "num_frame"), number(info, "fps")
     return Entry(
         url=url,
@@ -45,6 +46,6 @@ def _entry(file: Path) -> Entry:
         id=re.sub(r"[^A-Za-z0-9_-]", "_", Path(video or file.name).stem),
         data_source="moviechat-1k",
         licence_evidence=_EVIDENCE,
-        held_out=file.parent.name in ("annotations", "gt"),
+        held_out=not folders.isdisjoint(("annotations", "gt")),
         metadata={"seconds": round(frames / fps, 3) if frames and fps else None, "class": text(info, "class")},
     )

@@ -46,7 +46,7 @@ def _clips(cell: str) -> tuple[Span, ...]:
     try:
         pairs = json.loads(cell.replace("'", '"')) if cell else []
         spans = {span(_seconds(start), _seconds(end)) for start, end in pairs}
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         if isinstance(error, SourceError):
             raise
         mend = "write [['0:00:01.000', '0:00:02.500'], ...], or leave the cell empty"

@@ -83,6 +83,6 @@ def _distinct(file: Path) -> Iterator[tuple[int, tuple[str, str, str], int]]:
                 start += len(table)
     except FileNotFoundError:
         raise UserError(f"{file} does not exist (give {_FORM})") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         line = str(error).strip().partition("\n")[0][:200]
         raise UserError(f"{file} is not a readable Parquet file: {line} (give {_FORM})") from None
