@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
+from yt_dlp import YoutubeDL
+from yt_dlp.networking.common import Request, Response
 from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError
 
 from marathon_pipeline.errors import Failed, UserError
@@ -244,6 +246,60 @@ def test_a_server_that_is_asked_too_much_is_asked_once_and_its_wait_is_told(serv
     assert pickle.loads(pickle.dumps(failed)).retry_after == 900
 
 
+class YouTube(SimpleHTTPRequestHandler):
+    """YouTube as a proxy shows it: what `refused` says is answered with 429, and all else gives nothing to play."""
+
+    refused = ""
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(urlsplit(self.path).path)
+        refused = self.refused in self.path
+        self.send_response(429 if refused else 200)
+        self.send_header("Retry-After", "1800")
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *arguments: object) -> None: ...
+
+
+@pytest.fixture
+def youtube(monkeypatch) -> Iterator[type[YouTube]]:
+    ask = YoutubeDL.urlopen
+
+    def insecurely(downloader: YoutubeDL, request: Request) -> Response:  # so that a proxy sees it
+        request.url = request.url.replace("https://", "http://", 1)
+        return ask(downloader, request)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), YouTube) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        monkeypatch.setattr(YoutubeDL, "urlopen", insecurely)
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{listening.server_port}")
+        monkeypatch.setattr(YouTube, "asked", [], raising=False)
+        yield YouTube
+        listening.shutdown()
+
+
+@pytest.mark.parametrize("refused", ["/watch", "/youtubei/"])
+def test_a_429_of_youtube_is_told_and_not_taken_for_a_video_that_is_not_there(youtube, tmp_path, monkeypatch, refused):
+    monkeypatch.setattr(youtube, "refused", refused)
+    failed = failure("https://www.youtube.com/watch?v=dQw4w9WgXcQ", tmp_path)
+    assert (failed.reason, failed.transient, failed.retry_after) == ("http_429", True, 1800)
+    assert sum(path.startswith(refused) for path in youtube.asked) == 1
+
+
+def test_a_429_for_a_piece_of_a_stream_is_not_asked_for_again(server, site, tmp_path):
+    (site / "hls/many.m3u8").write_text(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n/many/60/v0.ts\n#EXT-X-ENDLIST\n"
+    )
+    failed = failure(f"{server}/hls/many.m3u8", tmp_path)
+    assert (failed.reason, failed.retry_after, asked("/many/60/v0.ts")) == ("http_429", 60, 1)
+
+
 @pytest.mark.parametrize("said", ["noai", "googlebot: nofollow, noai", "NOAI, noimageai"])
 def test_a_video_whose_server_says_that_it_is_not_for_training_is_not_taken(server, tmp_path, said):
     failed = failure(f"{server}/optout/{quote(said)}/a.mp4", tmp_path, SETTINGS)
@@ -459,6 +515,8 @@ def test_a_local_file_is_used_where_it_lies_as_long_as_it_is_the_same(tmp_path):
         ("This video is not available in your country", "geo_blocked", False),
         ("Sign in to confirm your age. This video may be inappropriate for some users.", "age_restricted", False),
         ("Sign in to confirm you're not a bot. Use --cookies", "bot_check", True),
+        ("All player responses are invalid. Your IP is likely being blocked by Youtube", "bot_check", True),
+        ("Your IP address is blocked from accessing this post", "bot_check", True),
         ("This content isn't available, try again later. The session has been rate-limited", "rate_limited", True),
         ("Join this channel to get access to members-only content", "private", False),
         ("This live event will begin in 3 hours.", "live", False),

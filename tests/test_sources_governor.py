@@ -229,6 +229,17 @@ def test_a_busy_site_that_refused_before_is_asked_no_sooner_and_its_pauses_go_on
     assert paced.wakes(["a"], START + 560) == START + 560 + 120
 
 
+@pytest.mark.parametrize("reason", ["extractor", "defect", "bad_input", "http_403"])
+def test_a_failure_that_says_nothing_of_a_site_that_refused_lets_no_others_follow(reason):
+    settings = LimitSettings(cool_down_seconds=60)
+    paced = governor(settings)
+    paced.ended(taken(paced, START, "a"), START, refusal="http_429")
+    fetches = fetches_of(paced, settings, "a/1", "a/2", "a/3")
+    unclear = busy(0).model_copy(update={"reason": reason, "transient": False})
+    fetches.ended(*fetches.next(START + 60), unclear, START + 61)
+    assert begun(fetches, START + 61) == ["a/2"], "one is sent ahead again"
+
+
 def test_hosts_of_a_site_share_its_limits_and_a_job_may_change_one_of_them():
     paced = governor(LimitSettings())
     urls = [

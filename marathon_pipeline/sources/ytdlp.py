@@ -42,7 +42,7 @@ _MAX_PAGE_BYTES = 64 * 2**20
 _SAID = [
     (reason, transient, re.compile(pattern, re.IGNORECASE))
     for reason, transient, pattern in (
-        ("bot_check", True, r"not a bot|captcha|unusual traffic"),
+        ("bot_check", True, r"not a bot|captcha|unusual traffic|ip( address)? is (likely )?(being )?blocked"),
         ("rate_limited", True, r"rate.?limited|try again later"),
         ("age_restricted", False, r"confirm your age|age.?restricted|inappropriate for some users"),
         ("geo_blocked", False, r"in your (country|region|location)|geo.?restrict"),
@@ -94,7 +94,9 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
             except NoSupportingHandlers as error:  # each took what was refused to it for a fault of its own
                 raise next((each for each in error.unexpected_errors if isinstance(each, Failed)), error) from None
             except HTTPError as error:
-                if not _for_now(error.status) or error.status == _TOO_MANY:  # who paces the downloads has to hear of it
+                if error.status == _TOO_MANY:  # yt-dlp would swallow it; who paces the downloads has to hear of it
+                    raise failure_of(error) from None
+                if not _for_now(error.status):
                     raise
                 refused.append(error)
                 said = _said(error)
