@@ -229,6 +229,20 @@ def test_a_busy_site_that_refused_before_is_asked_no_sooner_and_its_pauses_go_on
     assert paced.wakes(["a"], START + 560) == START + 560 + 120
 
 
+def test_a_wait_that_a_site_asked_for_is_neither_cut_short_by_a_refusal_nor_forgotten_for_an_answer():
+    paced = governor(LimitSettings(cool_down_seconds=60))
+    first, older, oldest = (taken(paced, START, "a") for _ in range(3))
+    paced.ended(first, START + 1, busy="http_503", retry_after=3000)
+    paced.ended(older, START + 2, refusal="bot_check")
+    assert paced.wakes(["a"], START + 2) == START + 3001, "the pause of a refusal is shorter"
+    ahead = taken(paced, START + 3001, "a")
+    paced.ended(oldest, START + 3002, busy="http_503", retry_after=500)
+    paced.ended(ahead, START + 3003, answered=True)
+    assert paced.wakes(["a"], START + 3003) == START + 3502, "of those that began before, one was told to wait"
+    assert paced.paused(START + 3003)[0].reason
+    assert taken(paced, START + 3502, "a") and taken(paced, START + 3502, "a"), "the breaker is closed all the same"
+
+
 @pytest.mark.parametrize("reason", ["extractor", "defect", "bad_input", "http_403"])
 def test_a_failure_that_says_nothing_of_a_site_that_refused_lets_no_others_follow(reason):
     settings = LimitSettings(cool_down_seconds=60)

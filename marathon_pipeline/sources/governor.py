@@ -202,14 +202,16 @@ class Governor:
                 lane.since, lane.reason = now, busy
             lane.until, self.changed = now + retry_after, True
         elif answered and news and lane.refusals:
-            lane.refusals, lane.until, lane.reason, self.changed = 0, 0.0, "", True
+            lane.refusals, self.changed = 0, True
+            if lane.until <= now:  # else an older one has brought a wait meanwhile
+                lane.reason = ""
         self.changed = self.changed or self._is_limited(lane)
 
     def _open(self, lane: _Lane, now: float, reason: str, retry_after: float) -> None:
         first = retry_after or self._limits.cool_down_seconds
         pause = min(first * 2.0 ** min(lane.refusals, 60), max(first, self._limits.longest_cool_down_seconds))
         lane.since = lane.since if lane.refusals else now
-        lane.refusals, lane.reason, lane.until = lane.refusals + 1, reason, now + pause
+        lane.refusals, lane.reason, lane.until = lane.refusals + 1, reason, max(lane.until, now + pause)
 
     def paused(self, now: float) -> list[Paused]:
         """The sites that are not asked for now."""
