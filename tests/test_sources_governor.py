@@ -134,6 +134,21 @@ def test_what_a_killed_run_had_under_way_counts_and_a_clock_set_back_does_not_bl
     assert third.wakes(["s"], early) == pytest.approx(early + 101)
 
 
+def test_a_clock_that_ran_ahead_keeps_no_site_closed_for_longer_than_it_asked_for():
+    ahead, settings = START + 1e6, limits(downloads=1, per_seconds=100)
+    first = governor(settings)
+    first.ended(taken(first, ahead), ahead, began=ahead, refusal="http_429", retry_after=50)
+    first.ended(taken(first, ahead, "other.org"), ahead, busy="http_503", retry_after=700)
+    second = governor(settings)
+    second.restore(first.state(ahead + 10), START)
+    assert second.wakes(["s"], START) == pytest.approx(START + 91), "the one that began ten seconds ago"
+    assert second.wakes(["other.org"], START) == START + 690
+    assert [(pause.site, pause.since, pause.until) for pause in second.paused(START)] == [
+        ("other.org", START - 10, START + 690),
+        ("s", START - 10, START + 40),
+    ]
+
+
 def test_a_refusal_pauses_one_site_and_one_download_is_sent_ahead_of_the_others():
     paced = governor(LimitSettings(cool_down_seconds=60))
     before, refused = taken(paced, START, "a"), taken(paced, START, "a")

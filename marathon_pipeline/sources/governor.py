@@ -121,6 +121,7 @@ class _SavedLane(_SavedBucket):
 
 
 class _Saved(BaseModel):
+    at: float = 0.0  # when it was saved
     lanes: dict[str, dict[str, _SavedLane]] = {}  # by site and address
     egresses: dict[str, _SavedBucket] = {}
 
@@ -230,7 +231,7 @@ class Governor:
 
     def state(self, now: float) -> str:
         """What a later run has to know, as JSON."""
-        saved = _Saved()
+        saved = _Saved(at=now)
         for name, bucket in self._out.items():
             if bucket.count is not None:
                 saved.egresses[name] = _SavedBucket(taken=bucket.kept(now), under_way=bucket.held)
@@ -251,21 +252,23 @@ class Governor:
     def restore(self, state: str | bytes, now: float) -> None:
         """Take up what an earlier run left; a damaged state is as none.
 
-        What was under way when it was killed may have reached the site until just now. Times to come, of a clock that
-        was set back, are now.
+        What was under way when it was killed may have reached the site until just now. Where its clock was ahead of
+        this one, all its times go back by the difference.
         """
         try:
             saved = _Saved.model_validate_json(state)
         except ValidationError:
             return
+        ahead = max(0.0, saved.at - now)
         for site, lanes in saved.lanes.items():
             for egress, each in lanes.items():
                 lane = self._lane(site, egress)
-                lane.bucket.restore(each.taken, each.under_way, now)
-                lane.earliest = min(each.earliest, now + lane.limits.wait_seconds[1])
-                lane.refusals, lane.until, lane.since, lane.reason = each.refusals, each.until, each.since, each.reason
+                lane.bucket.restore((time - ahead for time in each.taken), each.under_way, now)
+                lane.earliest = min(each.earliest - ahead, now + lane.limits.wait_seconds[1])
+                lane.until, lane.since = each.until - ahead, each.since - ahead
+                lane.refusals, lane.reason = each.refusals, each.reason
         for egress, out in saved.egresses.items():
-            self._egress(egress).restore(out.taken, out.under_way, now)
+            self._egress(egress).restore((time - ahead for time in out.taken), out.under_way, now)
 
     def _opens(self, site: str, now: float) -> float:
         return min((self._opens_by(site, egress, now) for egress in self.egresses), default=math.inf)
