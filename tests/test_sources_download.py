@@ -70,7 +70,7 @@ class Handler(SimpleHTTPRequestHandler):
             self.end_headers()
         elif kind == "many":
             self.send_response(429)
-            self.send_header("Retry-After", rest.partition("/")[0])
+            self.send_header("Retry-After", unquote(rest.partition("/")[0]))
             self.end_headers()
         elif kind == "optout":
             self.send_response(200)
@@ -244,6 +244,26 @@ def test_a_server_that_is_asked_too_much_is_asked_once_and_its_wait_is_told(serv
     assert (failed.reason, failed.transient, failed.retry_after) == ("http_429", True, 900)
     assert asked("/many/900/a.mp4") == 1
     assert pickle.loads(pickle.dumps(failed)).retry_after == 900
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+@pytest.mark.parametrize("form", ["%a, %d %b %Y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"])
+def test_a_date_to_come_back_at_is_in_utc_wherever_the_machine_stands(server, tmp_path, monkeypatch, zone, form):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        date = time.strftime(form, time.gmtime(time.time() + 900))
+        failed = failure(f"{server}/many/{quote(date)}/a.mp4", tmp_path)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert 600 < failed.retry_after <= 900
+
+
+def test_a_date_to_come_back_at_that_no_calendar_has_is_as_none(server, tmp_path):
+    date = "Fri, 01 Jan 99999999999999999999 00:00:00 GMT"
+    failed = failure(f"{server}/many/{quote(date)}/a.mp4", tmp_path)
+    assert (failed.reason, failed.transient, failed.retry_after) == ("http_429", True, 0)
 
 
 class YouTube(SimpleHTTPRequestHandler):

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from pathlib import Path
@@ -219,8 +220,9 @@ def _said(error: HTTPError) -> float | None:
     said = error.response.headers.get("Retry-After", "") if error.response else ""
     if said.isdecimal():
         return float(said[:9])
-    with contextlib.suppress(ValueError, TypeError):  # a date, or nonsense
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    with contextlib.suppress(ValueError, TypeError, OverflowError):  # a date, or nonsense
+        date = parsedate_to_datetime(said)
+        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time())
     return None
 
 
