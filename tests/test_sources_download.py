@@ -18,7 +18,7 @@ from yt_dlp import YoutubeDL
 from yt_dlp.networking.common import Request, Response
 from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError
 
-from marathon_pipeline.errors import Failed, UserError
+from marathon_pipeline.errors import Failed
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.records import Source
 from marathon_pipeline.sources.download import fetch
@@ -504,9 +504,16 @@ def test_cookies_are_sent_and_their_file_is_left_as_it_is(server, tmp_path):
     with_cookies = SETTINGS.model_copy(update={"cookies": cookies})
     fetch(source(f"{server}/a/video.mp4"), tmp_path / "out", with_cookies)
     assert cookies.read_text() == before and Handler.cookies[-1] == "visitor=me"
-    cookies.unlink()
-    with pytest.raises(UserError, match=r"cookies.txt cannot be read"):
-        fetch(source(f"{server}/a/video.mp4"), tmp_path / "out", with_cookies)
+
+
+@pytest.mark.parametrize("spoilt", ["gone", "a line", "the head"])
+def test_cookies_that_are_spoilt_while_a_run_lasts_fail_for_now_and_are_not_printed(server, tmp_path, capfd, spoilt):
+    cookies, line = tmp_path / "cookies.txt", "127.0.0.1\tFALSE\t/\tFALSE\t0\tvisitor s3cret"
+    if spoilt != "gone":
+        cookies.write_text(f"# Netscape HTTP Cookie File\n{line}\n" if spoilt == "a line" else line)
+    failed = failure(f"{server}/a/video.mp4", tmp_path / "out", SETTINGS.model_copy(update={"cookies": cookies}))
+    assert (failed.reason, failed.transient) == ("cookies", True)
+    assert "s3cret" not in failed.message + "".join(capfd.readouterr())
 
 
 def test_a_local_file_is_used_where_it_lies_as_long_as_it_is_the_same(tmp_path):

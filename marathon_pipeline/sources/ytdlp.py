@@ -32,6 +32,7 @@ from marathon_pipeline.dataset.removals import CHANNEL_FIELDS
 from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.sources.addresses import only_public_but
+from marathon_pipeline.sources.cookies import cookies_of
 from marathon_pipeline.sources.settings import DownloadSettings, Progress
 from marathon_pipeline.sources.validators import Validators
 
@@ -258,9 +259,9 @@ def _options(folder: Path, settings: DownloadSettings) -> dict[str, Any]:
 def _cookies(path: Path) -> io.StringIO:
     """A copy: yt-dlp writes its cookies back to the file that it is given, and many workers share this one."""
     try:
-        return io.StringIO(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        raise UserError(f"cookies: {path} cannot be read (give a Netscape cookie file, or leave it out)") from None
+        return io.StringIO(cookies_of(path))
+    except UserError as error:  # it was fine when the run began
+        raise Failed("cookies", str(error), transient=True) from None
 
 
 def failure_of(error: BaseException) -> Failed:
