@@ -497,6 +497,18 @@ def test_what_a_server_names_of_this_network_is_never_asked(server, site, tmp_pa
             canary.accept()
 
 
+def test_a_stream_that_a_program_would_fetch_is_refused_before_that_is_called(server, site, tmp_path, monkeypatch):
+    (program := tmp_path / "bin/rtmpdump").parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/called\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    player = 'jwplayer("p").setup({"sources": [{"file": "rtmp://127.0.0.1:1935/app/flv:film"}]});'
+    (site / "player.html").write_text(f"<script>{player}</script>")
+    failed = failure(f"{server}/player.html", tmp_path / "out")
+    assert (failed.reason, failed.transient) == ("unsupported_stream", False)
+    assert "rtmp://127.0.0.1" in failed.message and not (tmp_path / "called").exists()
+
+
 def test_cookies_are_sent_and_their_file_is_left_as_it_is(server, tmp_path):
     cookies = tmp_path / "cookies.txt"
     cookies.write_text("# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tvisitor\tme\n")

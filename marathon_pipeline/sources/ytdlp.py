@@ -83,7 +83,7 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
 
     def urlopen(self, req: Request | str) -> Response:
         request = Request(req) if isinstance(req, str) else req
-        if urlsplit(request.url).scheme.lower() not in ("http", "https"):
+        if not _is_web(request.url):
             raise Failed("unsupported_url", f"{request.url[:200]} is neither http nor https")
         self._validators.ask(request)
         refused = self._refused.setdefault(request.url, [])
@@ -119,6 +119,17 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
         if ie_result.get("is_live") or ie_result.get("live_status") in ("is_live", "is_upcoming"):
             raise Failed("live", "the URL is a live stream")
         return super().process_ie_result(ie_result, *args, **kwargs)
+
+    def dl(self, name: str, info: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        for each in info.get("requested_formats") or [info]:
+            url = str(each.get("url", ""))
+            if url and not _is_web(url):  # yt-dlp would leave it to another program, such as rtmpdump
+                raise Failed("unsupported_stream", f"{url[:200]} is neither http nor https")
+        return super().dl(name, info, *args, **kwargs)
+
+
+def _is_web(url: str) -> bool:
+    return urlsplit(url).scheme in ("http", "https")
 
 
 class _Silent:
