@@ -24,7 +24,7 @@ from marathon_pipeline.records import Source
 from marathon_pipeline.sources.download import fetch
 from marathon_pipeline.sources.identity import source_id_of_url
 from marathon_pipeline.sources.manifest import read_manifest
-from marathon_pipeline.sources.settings import DownloadSettings
+from marathon_pipeline.sources.settings import DownloadSettings, LimitSettings, SiteLimits
 from marathon_pipeline.sources.ytdlp import failure_of
 
 SETTINGS = DownloadSettings(retries=1, timeout_seconds=5, max_wait_seconds=1)
@@ -310,6 +310,33 @@ def test_a_429_of_youtube_is_told_and_not_taken_for_a_video_that_is_not_there(yo
     failed = failure("https://www.youtube.com/watch?v=dQw4w9WgXcQ", tmp_path)
     assert (failed.reason, failed.transient, failed.retry_after) == ("http_429", True, 1800)
     assert sum(path.startswith(refused) for path in youtube.asked) == 1
+
+
+@pytest.mark.parametrize("how", ["www.youtube.com/embed/", "www.youtube-nocookie.com/embed/", "redirect"])
+def test_a_page_that_leads_to_youtube_asks_it_for_nothing(server, site, youtube, tmp_path, how):
+    video = "www.youtube.com/watch?v=dQw4w9WgXcQ"
+    (site / "blog.html").write_text(f'<p>See: <iframe src="https://{how}dQw4w9WgXcQ"></iframe>')
+    failed = failure(f"{server}/elsewhere/{video}" if how == "redirect" else f"{server}/blog.html", tmp_path)
+    assert (failed.reason, failed.transient) == ("elsewhere", False)
+    assert f"https://{video}:" in failed.message
+    assert youtube.asked == (["/watch"] if how == "redirect" else []), "a proxy follows what it is told"
+
+
+@pytest.mark.parametrize("how", ["redirect", "page", "playlist"])
+def test_no_other_site_of_the_job_is_asked_but_the_one_that_gave_leave(server, site, tmp_path, how):
+    other = server.removeprefix("http://").replace("127.0.0.1", "localhost")
+    (site / "to_other.html").write_text(f"<video src='http://{other}/b/video.mp4'></video>")
+    (site / "hls/to_other.m3u8").write_text(
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://{other}/b/video.mp4\n#EXT-X-ENDLIST\n"
+    )
+    path = {"redirect": f"elsewhere/{other}/b/video.mp4", "page": "to_other.html"}.get(how, "hls/to_other.m3u8")
+    named = LimitSettings(sites={"other": SiteLimits(hosts=("localhost",))})
+    before = asked("/b/video.mp4")
+    failed = failure(f"{server}/{path}", tmp_path, SETTINGS.model_copy(update={"limits": named}))
+    assert (failed.reason, failed.transient) == ("elsewhere", False)
+    assert asked("/b/video.mp4") == before
+    one = LimitSettings(sites={"one": SiteLimits(hosts=("localhost", "127.0.0.1"))})
+    assert fetch(source(f"{server}/{path}"), tmp_path, SETTINGS.model_copy(update={"limits": one})).stat().st_size
 
 
 def test_a_429_for_a_piece_of_a_stream_is_not_asked_for_again(server, site, tmp_path):

@@ -270,7 +270,6 @@ def test_a_failure_that_says_nothing_of_a_site_that_refused_lets_no_others_follo
 
 
 def test_hosts_of_a_site_share_its_limits_and_a_job_may_change_one_of_them():
-    paced = governor(LimitSettings())
     urls = [
         f"{WATCH}x",
         "https://youtu.be/x",
@@ -278,7 +277,7 @@ def test_hosts_of_a_site_share_its_limits_and_a_job_may_change_one_of_them():
         "https://notyoutube.com/x",
         "http://[::1]:9/x",
     ]
-    assert [paced.site_of(url) for url in urls] == ["youtube", "youtube", "youtube", "notyoutube.com", "::1"]
+    assert [LimitSettings().site_of(url) for url in urls] == ["youtube", "youtube", "youtube", "notyoutube.com", "::1"]
     changed = DownloadSettings.model_validate({"limits": {"youtube": {"downloads": 100}}}).limits.youtube
     assert (changed.downloads, changed.wait_seconds, "youtu.be" in changed.hosts) == (100, (5.0, 10.0), True)
 

@@ -30,7 +30,7 @@ class Fetches:
         yield self._later
 
     def push(self, entry: Entry, url: str) -> None:
-        heapq.heappush(self._queues.setdefault(self._governor.site_of(url), []), entry)
+        heapq.heappush(self._queues.setdefault(self._limits.site_of(url), []), entry)
 
     def next(self, now: float) -> tuple[Entry, Ticket] | None:
         """What may begin now, if anything may."""

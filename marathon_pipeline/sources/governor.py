@@ -9,8 +9,6 @@ import random
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -135,16 +133,8 @@ class Governor:
         self._lanes: dict[tuple[str, str], _Lane] = {}
         self._out: dict[str, _Bucket] = {}
         self._served: dict[str, float] = {}  # by site, when one of its downloads began last
-        self._hosts = {name: each for name, each in {**limits.sites, "youtube": limits.youtube}.items() if each.hosts}
+        self._named = limits.named
         self.changed = False  # since `state` was asked for last
-
-    def site_of(self, url: str) -> str:
-        """The site that a URL belongs to: its name in the settings, else its host."""
-        host = urlsplit(url).hostname or ""
-        for name, site in self._hosts.items():
-            if any(fnmatchcase(host, pattern) for pattern in site.hosts):
-                return name
-        return host
 
     def next(self, sites: Iterable[str], now: float) -> Ticket | None:
         """Leave for one of the sites that have downloads to begin, if for any: for who has waited longest."""
@@ -284,7 +274,7 @@ class Governor:
 
     def _lane(self, site: str, egress: str) -> _Lane:
         if (site, egress) not in self._lanes:
-            limits = self._hosts.get(site, self._limits.others)
+            limits = self._named.get(site, self._limits.others)
             self._lanes[site, egress] = _Lane(limits, _Bucket(limits.downloads, limits.per_seconds))
         return self._lanes[site, egress]
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
@@ -33,7 +34,8 @@ from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.sources.addresses import only_public_but
 from marathon_pipeline.sources.cookies import cookies_of
-from marathon_pipeline.sources.settings import DownloadSettings, Progress
+from marathon_pipeline.sources.identity import SourceError, canonical_url
+from marathon_pipeline.sources.settings import DownloadSettings, LimitSettings, Progress
 from marathon_pipeline.sources.validators import Validators
 
 _TOO_MANY = 429
@@ -75,9 +77,14 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
     than the settings say, whichever part of yt-dlp asks."""
 
     def __init__(
-        self, options: dict[str, Any], folder: Path, settings: DownloadSettings, asked: Callable[[], None]
+        self,
+        options: dict[str, Any],
+        folder: Path,
+        settings: DownloadSettings,
+        asked: Callable[[], None],
+        stays: Callable[[str], None],
     ) -> None:
-        self._settings, self._validators, self._asked = settings, Validators(folder), asked
+        self._settings, self._validators, self._asked, self._stays = settings, Validators(folder), asked, stays
         self._refused: dict[str, list[HTTPError]] = {}
         super().__init__(options)
 
@@ -85,6 +92,7 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
         request = Request(req) if isinstance(req, str) else req
         if not _is_web(request.url):
             raise Failed("unsupported_url", f"{request.url[:200]} is neither http nor https")
+        self._stays(request.url)
         self._validators.ask(request)
         refused = self._refused.setdefault(request.url, [])
         while True:
@@ -96,6 +104,7 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
             except NoSupportingHandlers as error:  # each took what was refused to it for a fault of its own
                 raise next((each for each in error.unexpected_errors if isinstance(each, Failed)), error) from None
             except HTTPError as error:
+                self._stays(error.response.url)
                 if error.status == _TOO_MANY:  # yt-dlp would swallow it; who paces the downloads has to hear of it
                     raise failure_of(error) from None
                 if not _for_now(error.status):
@@ -108,6 +117,7 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
                 elif len(refused) <= self._settings.retries:
                     time.sleep(wait)
             else:
+                self._stays(response.url)
                 if _opted_out(response.headers.get("X-Robots-Tag", "")):
                     raise Failed("opted_out", "the server says that it is not for training (X-Robots-Tag: noai)")
                 self._validators.keep(request, response)
@@ -116,6 +126,8 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
     def process_ie_result(self, ie_result: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if ie_result.get("_type") in ("playlist", "multi_video"):
             raise Failed("playlist", "the URL names several videos: list each of them in the manifest")
+        if ie_result.get("_type") in ("url", "url_transparent"):
+            self._stays(ie_result["url"])
         if ie_result.get("is_live") or ie_result.get("live_status") in ("is_live", "is_upcoming"):
             raise Failed("live", "the URL is a live stream")
         return super().process_ie_result(ie_result, *args, **kwargs)
@@ -130,6 +142,14 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
 
 def _is_web(url: str) -> bool:
     return urlsplit(url).scheme in ("http", "https")
+
+
+def _stays(limits: LimitSettings, own: str, url: str) -> None:
+    """Raises Failed where a URL belongs to another site that the job names: a download has leave to ask its own."""
+    with contextlib.suppress(SourceError):  # a bare id, say
+        url = canonical_url(url)
+    if limits.site_of(url) in limits.named.keys() - {own}:
+        raise Failed("elsewhere", f"it leads to {url[:200]}: list the video by its address there")
 
 
 class _Silent:
@@ -160,12 +180,13 @@ def download(
         if progress:
             progress(int(done), int(total) if total else None)
 
+    stays = partial(_stays, settings.limits, settings.limits.site_of(url))
     try:
         options = _options(folder, settings) | {"progress_hooks": [watch]}
         with (
-            only_public_but(url),
+            only_public_but(url, named=lambda host: stays(f"https://{host}/")),
             _at_most(settings.max_seconds),
-            _OneVideo(options, folder, settings, asked) as downloader,
+            _OneVideo(options, folder, settings, asked, stays) as downloader,
         ):
             info = downloader.extract_info(url) or {}
     except _TooSlow:
