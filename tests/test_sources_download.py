@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from yt_dlp import YoutubeDL
+from yt_dlp.extractor.generic import GenericIE
 from yt_dlp.networking.common import Request, Response
 from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError
 
@@ -43,12 +44,14 @@ class Handler(SimpleHTTPRequestHandler):
 
     requests: list[tuple[str, str]]
     cookies: list[str]
+    said_to_be_from: list[str]  # X-Forwarded-For
     healed = False
     version = '"1"'
 
     def do_GET(self) -> None:
         self.requests.append((self.path, self.headers.get("Range", "")))
         self.cookies.append(self.headers.get("Cookie", ""))
+        self.said_to_be_from.append(self.headers.get("X-Forwarded-For", ""))
         kind, _, rest = self.path[1:].partition("/")
         if kind == "status":
             self.send_error(int(rest.partition("/")[0]))
@@ -160,7 +163,7 @@ def site(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(site) -> Iterator[str]:
-    Handler.requests, Handler.cookies = [], []
+    Handler.requests, Handler.cookies, Handler.said_to_be_from = [], [], []
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(site))) as listening:
         threading.Thread(target=listening.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{listening.server_port}"
@@ -553,6 +556,12 @@ def test_cookies_that_are_spoilt_while_a_run_lasts_fail_for_now_and_are_not_prin
     failed = failure(f"{server}/a/video.mp4", tmp_path / "out", SETTINGS.model_copy(update={"cookies": cookies}))
     assert (failed.reason, failed.transient) == ("cookies", True)
     assert "s3cret" not in failed.message + "".join(capfd.readouterr())
+
+
+def test_no_request_says_that_it_comes_from_a_country_that_a_site_allows(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(GenericIE, "_GEO_COUNTRIES", ["DE"])  # as extractors of sites for one country say it
+    fetch(source(f"{server}/embed.html"), tmp_path, SETTINGS)
+    assert set(Handler.said_to_be_from[-2:]) == {""}
 
 
 def test_a_local_file_is_used_where_it_lies_as_long_as_it_is_the_same(tmp_path):

@@ -272,6 +272,7 @@ def _options(folder: Path, settings: DownloadSettings) -> dict[str, Any]:
         "skip_unavailable_fragments": False,  # a video with holes would pass as whole
         "socket_timeout": settings.timeout_seconds,
         "cookiefile": _cookies(settings.cookies) if settings.cookies else None,
+        "geo_bypass": False,  # a made-up `X-Forwarded-For` for sites that serve one country
         "cachedir": False,
         "updatetime": False,
         "fixup": "never",
