@@ -42,6 +42,7 @@ from marathon_pipeline.pipeline.watcher import Watchers
 from marathon_pipeline.publish import Ended, as_typed, conclude, rules_of
 from marathon_pipeline.records import Format, Outcome, Source
 from marathon_pipeline.release.plan import split_of, stale_tasks
+from marathon_pipeline.sources.cookies import cookies_of
 from marathon_pipeline.sources.governor import Paused
 from marathon_pipeline.stages.stage import Stage
 from marathon_pipeline.synthetic.videos import write_videos
@@ -91,6 +92,8 @@ def run_job(
     rules = rules_of(config)
     results = _checked(config, batch)
     base = _base(config, inputs, selection)
+    if config.download.cookies is not None:
+        cookies_of(config.download.cookies)
     synthetic = _rendered(config, console)
     dataset = Dataset(config.dataset, create=True)
     refuse_other_base(dataset, base.url if base else "")

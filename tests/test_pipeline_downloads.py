@@ -19,11 +19,18 @@ from conftest import Command, Running
 from ray_nodes import cluster
 from rich.console import Console
 
+from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.ffmpeg import ffmpeg_binary
+from marathon_pipeline.media.settings import DecodeSettings
+from marathon_pipeline.pipeline.downloads import Downloads
+from marathon_pipeline.pipeline.plan import Work
 from marathon_pipeline.pipeline.progress import RunProgress
 from marathon_pipeline.pipeline.standing import Account, run_status
 from marathon_pipeline.pipeline.watcher import Load
+from marathon_pipeline.records import Outcome, Source
+from marathon_pipeline.sources.settings import DownloadSettings, LimitSettings
+from marathon_pipeline.stages.download import Download, PartSettings
 
 JOB = "dataset: out\ninputs: [m.jsonl]\nsegment: {min_seconds: 0}\nevents: {min_events: 0}\nrun: {workers: 1}\n"
 _PATIENCE = 200.0  # a slow machine is no failure
@@ -261,3 +268,24 @@ def test_the_display_shows_what_is_being_fetched() -> None:
     with RunProgress(Console(file=screen, force_terminal=True, width=100), account.standing):
         account.loaded(Load(downloads=2, downloaded_bytes=34_000_000))
     assert "2 under way, 34.0 MB so far" in screen.getvalue()
+
+
+def test_a_clock_that_is_set_while_a_run_lasts_opens_no_site_that_is_paused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = Dataset(str(tmp_path), create=True)
+    urls = {f"v{number}": f"http://a.org/{number}.mp4" for number in range(2)}
+    sources = {name: Source(source_id=name, url=url) for name, url in urls.items()}
+    downloads = Downloads(dataset, sources, LimitSettings())
+    stage = Download(DownloadSettings(), PartSettings(), DecodeSettings(), dataset.storage)
+    for name in sources:
+        downloads.push((0, 0.0, name, Work(stage, name, name, {"": ""})))
+    refused = Outcome(
+        video_id="v0", stage="download", status="failed", reason="http_429", transient=True, fingerprint=""
+    )
+    work = downloads.next()
+    assert work is not None
+    downloads.goes_on(work, refused.model_copy(update={"retry_after": 3000}), last=False)
+    later = time.time() + 7200
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert downloads.next() is None and downloads.wakes() > 1000

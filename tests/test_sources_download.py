@@ -11,18 +11,21 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
+from yt_dlp import YoutubeDL
+from yt_dlp.extractor.generic import GenericIE
+from yt_dlp.networking.common import Request, Response
 from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError
 
-from marathon_pipeline.errors import Failed, UserError
+from marathon_pipeline.errors import Failed
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.records import Source
 from marathon_pipeline.sources.download import fetch
 from marathon_pipeline.sources.identity import source_id_of_url
 from marathon_pipeline.sources.manifest import read_manifest
-from marathon_pipeline.sources.settings import DownloadSettings
+from marathon_pipeline.sources.settings import DownloadSettings, LimitSettings, SiteLimits
 from marathon_pipeline.sources.ytdlp import failure_of
 
 SETTINGS = DownloadSettings(retries=1, timeout_seconds=5, max_wait_seconds=1)
@@ -41,12 +44,14 @@ class Handler(SimpleHTTPRequestHandler):
 
     requests: list[tuple[str, str]]
     cookies: list[str]
+    said_to_be_from: list[str]  # X-Forwarded-For
     healed = False
     version = '"1"'
 
     def do_GET(self) -> None:
         self.requests.append((self.path, self.headers.get("Range", "")))
         self.cookies.append(self.headers.get("Cookie", ""))
+        self.said_to_be_from.append(self.headers.get("X-Forwarded-For", ""))
         kind, _, rest = self.path[1:].partition("/")
         if kind == "status":
             self.send_error(int(rest.partition("/")[0]))
@@ -68,7 +73,7 @@ class Handler(SimpleHTTPRequestHandler):
             self.end_headers()
         elif kind == "many":
             self.send_response(429)
-            self.send_header("Retry-After", rest.partition("/")[0])
+            self.send_header("Retry-After", unquote(rest.partition("/")[0]))
             self.end_headers()
         elif kind == "optout":
             self.send_response(200)
@@ -158,7 +163,7 @@ def site(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(site) -> Iterator[str]:
-    Handler.requests, Handler.cookies = [], []
+    Handler.requests, Handler.cookies, Handler.said_to_be_from = [], [], []
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(site))) as listening:
         threading.Thread(target=listening.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{listening.server_port}"
@@ -242,6 +247,107 @@ def test_a_server_that_is_asked_too_much_is_asked_once_and_its_wait_is_told(serv
     assert (failed.reason, failed.transient, failed.retry_after) == ("http_429", True, 900)
     assert asked("/many/900/a.mp4") == 1
     assert pickle.loads(pickle.dumps(failed)).retry_after == 900
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+@pytest.mark.parametrize("form", ["%a, %d %b %Y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"])
+def test_a_date_to_come_back_at_is_in_utc_wherever_the_machine_stands(server, tmp_path, monkeypatch, zone, form):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        date = time.strftime(form, time.gmtime(time.time() + 900))
+        failed = failure(f"{server}/many/{quote(date)}/a.mp4", tmp_path)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert 600 < failed.retry_after <= 900
+
+
+def test_a_date_to_come_back_at_that_no_calendar_has_is_as_none(server, tmp_path):
+    date = "Fri, 01 Jan 99999999999999999999 00:00:00 GMT"
+    failed = failure(f"{server}/many/{quote(date)}/a.mp4", tmp_path)
+    assert (failed.reason, failed.transient, failed.retry_after) == ("http_429", True, 0)
+
+
+class YouTube(SimpleHTTPRequestHandler):
+    """YouTube as a proxy shows it: what `refused` says is answered with 429, and all else gives nothing to play."""
+
+    refused = ""
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(urlsplit(self.path).path)
+        refused = self.refused in self.path
+        self.send_response(429 if refused else 200)
+        self.send_header("Retry-After", "1800")
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *arguments: object) -> None: ...
+
+
+@pytest.fixture
+def youtube(monkeypatch) -> Iterator[type[YouTube]]:
+    ask = YoutubeDL.urlopen
+
+    def insecurely(downloader: YoutubeDL, request: Request) -> Response:  # so that a proxy sees it
+        request.url = request.url.replace("https://", "http://", 1)
+        return ask(downloader, request)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), YouTube) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        monkeypatch.setattr(YoutubeDL, "urlopen", insecurely)
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{listening.server_port}")
+        monkeypatch.setattr(YouTube, "asked", [], raising=False)
+        yield YouTube
+        listening.shutdown()
+
+
+@pytest.mark.parametrize("refused", ["/watch", "/youtubei/"])
+def test_a_429_of_youtube_is_told_and_not_taken_for_a_video_that_is_not_there(youtube, tmp_path, monkeypatch, refused):
+    monkeypatch.setattr(youtube, "refused", refused)
+    failed = failure("https://www.youtube.com/watch?v=dQw4w9WgXcQ", tmp_path)
+    assert (failed.reason, failed.transient, failed.retry_after) == ("http_429", True, 1800)
+    assert sum(path.startswith(refused) for path in youtube.asked) == 1
+
+
+@pytest.mark.parametrize("how", ["www.youtube.com/embed/", "www.youtube-nocookie.com/embed/", "redirect"])
+def test_a_page_that_leads_to_youtube_asks_it_for_nothing(server, site, youtube, tmp_path, how):
+    video = "www.youtube.com/watch?v=dQw4w9WgXcQ"
+    (site / "blog.html").write_text(f'<p>See: <iframe src="https://{how}dQw4w9WgXcQ"></iframe>')
+    failed = failure(f"{server}/elsewhere/{video}" if how == "redirect" else f"{server}/blog.html", tmp_path)
+    assert (failed.reason, failed.transient) == ("elsewhere", False)
+    assert f"https://{video}:" in failed.message
+    assert youtube.asked == (["/watch"] if how == "redirect" else []), "a proxy follows what it is told"
+
+
+@pytest.mark.parametrize("how", ["redirect", "page", "playlist"])
+def test_no_other_site_of_the_job_is_asked_but_the_one_that_gave_leave(server, site, tmp_path, how):
+    other = server.removeprefix("http://").replace("127.0.0.1", "localhost")
+    (site / "to_other.html").write_text(f"<video src='http://{other}/b/video.mp4'></video>")
+    (site / "hls/to_other.m3u8").write_text(
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://{other}/b/video.mp4\n#EXT-X-ENDLIST\n"
+    )
+    path = {"redirect": f"elsewhere/{other}/b/video.mp4", "page": "to_other.html"}.get(how, "hls/to_other.m3u8")
+    named = LimitSettings(sites={"other": SiteLimits(hosts=("localhost",))})
+    before = asked("/b/video.mp4")
+    failed = failure(f"{server}/{path}", tmp_path, SETTINGS.model_copy(update={"limits": named}))
+    assert (failed.reason, failed.transient) == ("elsewhere", False)
+    assert asked("/b/video.mp4") == before
+    one = LimitSettings(sites={"one": SiteLimits(hosts=("localhost", "127.0.0.1"))})
+    assert fetch(source(f"{server}/{path}"), tmp_path, SETTINGS.model_copy(update={"limits": one})).stat().st_size
+
+
+def test_a_429_for_a_piece_of_a_stream_is_not_asked_for_again(server, site, tmp_path):
+    (site / "hls/many.m3u8").write_text(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n/many/60/v0.ts\n#EXT-X-ENDLIST\n"
+    )
+    failed = failure(f"{server}/hls/many.m3u8", tmp_path)
+    assert (failed.reason, failed.retry_after, asked("/many/60/v0.ts")) == ("http_429", 60, 1)
 
 
 @pytest.mark.parametrize("said", ["noai", "googlebot: nofollow, noai", "NOAI, noimageai"])
@@ -421,6 +527,18 @@ def test_what_a_server_names_of_this_network_is_never_asked(server, site, tmp_pa
             canary.accept()
 
 
+def test_a_stream_that_a_program_would_fetch_is_refused_before_that_is_called(server, site, tmp_path, monkeypatch):
+    (program := tmp_path / "bin/rtmpdump").parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/called\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    player = 'jwplayer("p").setup({"sources": [{"file": "rtmp://127.0.0.1:1935/app/flv:film"}]});'
+    (site / "player.html").write_text(f"<script>{player}</script>")
+    failed = failure(f"{server}/player.html", tmp_path / "out")
+    assert (failed.reason, failed.transient) == ("unsupported_stream", False)
+    assert "rtmp://127.0.0.1" in failed.message and not (tmp_path / "called").exists()
+
+
 def test_cookies_are_sent_and_their_file_is_left_as_it_is(server, tmp_path):
     cookies = tmp_path / "cookies.txt"
     cookies.write_text("# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tvisitor\tme\n")
@@ -428,9 +546,22 @@ def test_cookies_are_sent_and_their_file_is_left_as_it_is(server, tmp_path):
     with_cookies = SETTINGS.model_copy(update={"cookies": cookies})
     fetch(source(f"{server}/a/video.mp4"), tmp_path / "out", with_cookies)
     assert cookies.read_text() == before and Handler.cookies[-1] == "visitor=me"
-    cookies.unlink()
-    with pytest.raises(UserError, match=r"cookies.txt cannot be read"):
-        fetch(source(f"{server}/a/video.mp4"), tmp_path / "out", with_cookies)
+
+
+@pytest.mark.parametrize("spoilt", ["gone", "a line", "the head"])
+def test_cookies_that_are_spoilt_while_a_run_lasts_fail_for_now_and_are_not_printed(server, tmp_path, capfd, spoilt):
+    cookies, line = tmp_path / "cookies.txt", "127.0.0.1\tFALSE\t/\tFALSE\t0\tvisitor s3cret"
+    if spoilt != "gone":
+        cookies.write_text(f"# Netscape HTTP Cookie File\n{line}\n" if spoilt == "a line" else line)
+    failed = failure(f"{server}/a/video.mp4", tmp_path / "out", SETTINGS.model_copy(update={"cookies": cookies}))
+    assert (failed.reason, failed.transient) == ("cookies", True)
+    assert "s3cret" not in failed.message + "".join(capfd.readouterr())
+
+
+def test_no_request_says_that_it_comes_from_a_country_that_a_site_allows(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(GenericIE, "_GEO_COUNTRIES", ["DE"])  # as extractors of sites for one country say it
+    fetch(source(f"{server}/embed.html"), tmp_path, SETTINGS)
+    assert set(Handler.said_to_be_from[-2:]) == {""}
 
 
 def test_a_local_file_is_used_where_it_lies_as_long_as_it_is_the_same(tmp_path):
@@ -459,6 +590,8 @@ def test_a_local_file_is_used_where_it_lies_as_long_as_it_is_the_same(tmp_path):
         ("This video is not available in your country", "geo_blocked", False),
         ("Sign in to confirm your age. This video may be inappropriate for some users.", "age_restricted", False),
         ("Sign in to confirm you're not a bot. Use --cookies", "bot_check", True),
+        ("All player responses are invalid. Your IP is likely being blocked by Youtube", "bot_check", True),
+        ("Your IP address is blocked from accessing this post", "bot_check", True),
         ("This content isn't available, try again later. The session has been rate-limited", "rate_limited", True),
         ("Join this channel to get access to members-only content", "private", False),
         ("This live event will begin in 3 hours.", "live", False),

@@ -134,6 +134,21 @@ def test_what_a_killed_run_had_under_way_counts_and_a_clock_set_back_does_not_bl
     assert third.wakes(["s"], early) == pytest.approx(early + 101)
 
 
+def test_a_clock_that_ran_ahead_keeps_no_site_closed_for_longer_than_it_asked_for():
+    ahead, settings = START + 1e6, limits(downloads=1, per_seconds=100)
+    first = governor(settings)
+    first.ended(taken(first, ahead), ahead, began=ahead, refusal="http_429", retry_after=50)
+    first.ended(taken(first, ahead, "other.org"), ahead, busy="http_503", retry_after=700)
+    second = governor(settings)
+    second.restore(first.state(ahead + 10), START)
+    assert second.wakes(["s"], START) == pytest.approx(START + 91), "the one that began ten seconds ago"
+    assert second.wakes(["other.org"], START) == START + 690
+    assert [(pause.site, pause.since, pause.until) for pause in second.paused(START)] == [
+        ("other.org", START - 10, START + 690),
+        ("s", START - 10, START + 40),
+    ]
+
+
 def test_a_refusal_pauses_one_site_and_one_download_is_sent_ahead_of_the_others():
     paced = governor(LimitSettings(cool_down_seconds=60))
     before, refused = taken(paced, START, "a"), taken(paced, START, "a")
@@ -229,8 +244,32 @@ def test_a_busy_site_that_refused_before_is_asked_no_sooner_and_its_pauses_go_on
     assert paced.wakes(["a"], START + 560) == START + 560 + 120
 
 
+def test_a_wait_that_a_site_asked_for_is_neither_cut_short_by_a_refusal_nor_forgotten_for_an_answer():
+    paced = governor(LimitSettings(cool_down_seconds=60))
+    first, older, oldest = (taken(paced, START, "a") for _ in range(3))
+    paced.ended(first, START + 1, busy="http_503", retry_after=3000)
+    paced.ended(older, START + 2, refusal="bot_check")
+    assert paced.wakes(["a"], START + 2) == START + 3001, "the pause of a refusal is shorter"
+    ahead = taken(paced, START + 3001, "a")
+    paced.ended(oldest, START + 3002, busy="http_503", retry_after=500)
+    paced.ended(ahead, START + 3003, answered=True)
+    assert paced.wakes(["a"], START + 3003) == START + 3502, "of those that began before, one was told to wait"
+    assert paced.paused(START + 3003)[0].reason
+    assert taken(paced, START + 3502, "a") and taken(paced, START + 3502, "a"), "the breaker is closed all the same"
+
+
+@pytest.mark.parametrize("reason", ["extractor", "defect", "bad_input", "http_403"])
+def test_a_failure_that_says_nothing_of_a_site_that_refused_lets_no_others_follow(reason):
+    settings = LimitSettings(cool_down_seconds=60)
+    paced = governor(settings)
+    paced.ended(taken(paced, START, "a"), START, refusal="http_429")
+    fetches = fetches_of(paced, settings, "a/1", "a/2", "a/3")
+    unclear = busy(0).model_copy(update={"reason": reason, "transient": False})
+    fetches.ended(*fetches.next(START + 60), unclear, START + 61)
+    assert begun(fetches, START + 61) == ["a/2"], "one is sent ahead again"
+
+
 def test_hosts_of_a_site_share_its_limits_and_a_job_may_change_one_of_them():
-    paced = governor(LimitSettings())
     urls = [
         f"{WATCH}x",
         "https://youtu.be/x",
@@ -238,7 +277,7 @@ def test_hosts_of_a_site_share_its_limits_and_a_job_may_change_one_of_them():
         "https://notyoutube.com/x",
         "http://[::1]:9/x",
     ]
-    assert [paced.site_of(url) for url in urls] == ["youtube", "youtube", "youtube", "notyoutube.com", "::1"]
+    assert [LimitSettings().site_of(url) for url in urls] == ["youtube", "youtube", "youtube", "notyoutube.com", "::1"]
     changed = DownloadSettings.model_validate({"limits": {"youtube": {"downloads": 100}}}).limits.youtube
     assert (changed.downloads, changed.wait_seconds, "youtu.be" in changed.hosts) == (100, (5.0, 10.0), True)
 

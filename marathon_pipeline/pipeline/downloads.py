@@ -15,6 +15,7 @@ from marathon_pipeline.sources.settings import LimitSettings
 
 _MEMORY = "downloads.json"
 _NODES_SECONDS = 10.0
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # the first goes on while the machine sleeps
 
 
 class Downloads:
@@ -26,6 +27,11 @@ class Downloads:
         self._nodes: dict[str, str] = {}  # by address out, where each has its own
         self._nodes_at = float("-inf")  # when that was looked up
         self._lost: Counter[str] = Counter()  # workers that each has cost, by owner
+        self._began, self._started = time.time(), time.clock_gettime(_CLOCK)
+
+    def _now(self) -> float:
+        """Seconds since 1970, by a clock that nobody sets while the run lasts: a jump would open what is closed."""
+        return self._began + time.clock_gettime(_CLOCK) - self._started
 
     def takes(self, work: Work) -> bool:
         source = self._sources[work.source_id]
@@ -45,12 +51,12 @@ class Downloads:
                 self._nodes_at = time.monotonic()
             if not self._nodes:
                 return _NODES_SECONDS  # one may join
-        now = time.time()
+        now = self._now()
         return max(0.0, self._fetches.wakes(now) - now)
 
     def next(self) -> Work | None:
         """One that may begin now."""
-        picked = self._fetches.next(time.time())
+        picked = self._fetches.next(self._now())
         if picked is None:
             return None
         work: Work = picked[0][3]
@@ -66,7 +72,7 @@ class Downloads:
     def unplaced(self, work: Work) -> None:
         """The node that it was to run on is gone. It waits for another one, and has cost no worker."""
         entry, ticket = self._tickets.pop(work.owner)
-        self._fetches.ended(entry, ticket, None, time.time())
+        self._fetches.ended(entry, ticket, None, self._now())
         self._leave_by({address: node for address, node in self._nodes.items() if address != ticket.egress})
         self.remember()
 
@@ -81,7 +87,7 @@ class Downloads:
     def goes_on(self, work: Work, outcome: Outcome | None, *, last: bool) -> bool:
         """Whether one that has ended so is tried again in this run. outcome: None where another worker takes it."""
         entry, ticket = self._tickets.pop(work.owner)
-        again = self._fetches.ended(entry, ticket, outcome, time.time(), last=last)
+        again = self._fetches.ended(entry, ticket, outcome, self._now(), last=last)
         if outcome is None:
             self._lost[work.owner] += 1
         elif again:
@@ -97,15 +103,15 @@ class Downloads:
         return outcome.model_copy(update={"since": round(since, 3)})
 
     def paused(self) -> Sequence[Paused]:
-        return self._governor.paused(time.time())
+        return self._governor.paused(self._now())
 
     def remember(self) -> None:
         """What the sites were asked for is on record before they are asked: a killed run's share counts too."""
         if self._governor.changed:
-            self._dataset.storage.write(_MEMORY, self._governor.state(time.time()).encode())
+            self._dataset.storage.write(_MEMORY, self._governor.state(self._now()).encode())
 
     def recall(self) -> None:
         try:
-            self._governor.restore(self._dataset.storage.read(_MEMORY), time.time())
+            self._governor.restore(self._dataset.storage.read(_MEMORY), self._now())
         except FileNotFoundError:
             return

@@ -7,7 +7,7 @@ from typing import Any
 
 from marathon_pipeline.records import Outcome
 from marathon_pipeline.sources.governor import Governor, Ticket
-from marathon_pipeline.sources.reasons import rule_of
+from marathon_pipeline.sources.reasons import is_answer, rule_of
 from marathon_pipeline.sources.settings import LimitSettings
 
 Entry = tuple[Any, ...]  # as in the queues of the loop: what comes first goes first; the last but one is its owner
@@ -30,7 +30,7 @@ class Fetches:
         yield self._later
 
     def push(self, entry: Entry, url: str) -> None:
-        heapq.heappush(self._queues.setdefault(self._governor.site_of(url), []), entry)
+        heapq.heappush(self._queues.setdefault(self._limits.site_of(url), []), entry)
 
     def next(self, now: float) -> tuple[Entry, Ticket] | None:
         """What may begin now, if anything may."""
@@ -59,7 +59,7 @@ class Fetches:
             ticket,
             now,
             began=(outcome.began or None) if outcome else None,
-            answered=outcome is not None and rule in ("", "never", "request"),
+            answered=outcome is not None and (not failed or is_answer(outcome.reason, outcome.transient)),
             refusal=outcome.reason if outcome is not None and rule == "source" else "",
             busy=outcome.reason if outcome is not None and rule == "later" else "",
             retry_after=outcome.retry_after if outcome is not None else 0.0,

@@ -4,7 +4,7 @@ import ipaddress
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -16,15 +16,18 @@ _here = threading.local()
 
 
 @contextmanager
-def only_public_but(*urls: str) -> Iterator[None]:
+def only_public_but(*urls: str, named: Callable[[str], None]) -> Iterator[None]:
     """Of addresses that are not public, this thread's connections reach those of the URLs and of the environment's
     proxies. Any other raises Failed `private_address`, whoever opens it in this process, and whatever name it had.
+
+    named: called with each host before its address is looked up; may raise Failed.
     """
     _here.allowed = {where for url in (*urls, *getproxies().values()) for where in _addresses_of(url)}
+    _here.named = named
     try:
         yield
     finally:
-        del _here.allowed
+        del _here.allowed, _here.named
 
 
 def _addresses_of(url: str) -> Iterator[tuple[str, int]]:
@@ -38,6 +41,8 @@ def _addresses_of(url: str) -> Iterator[tuple[str, int]]:
 
 
 def _watch(event: str, arguments: Sequence[object]) -> None:
+    if event == "socket.getaddrinfo" and (named := getattr(_here, "named", None)):
+        named(str(arguments[0]))
     if event != "socket.connect" or (allowed := getattr(_here, "allowed", None)) is None:
         return
     where = arguments[1]

@@ -9,8 +9,6 @@ import random
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -121,6 +119,7 @@ class _SavedLane(_SavedBucket):
 
 
 class _Saved(BaseModel):
+    at: float = 0.0  # when it was saved
     lanes: dict[str, dict[str, _SavedLane]] = {}  # by site and address
     egresses: dict[str, _SavedBucket] = {}
 
@@ -134,16 +133,8 @@ class Governor:
         self._lanes: dict[tuple[str, str], _Lane] = {}
         self._out: dict[str, _Bucket] = {}
         self._served: dict[str, float] = {}  # by site, when one of its downloads began last
-        self._hosts = {name: each for name, each in {**limits.sites, "youtube": limits.youtube}.items() if each.hosts}
+        self._named = limits.named
         self.changed = False  # since `state` was asked for last
-
-    def site_of(self, url: str) -> str:
-        """The site that a URL belongs to: its name in the settings, else its host."""
-        host = urlsplit(url).hostname or ""
-        for name, site in self._hosts.items():
-            if any(fnmatchcase(host, pattern) for pattern in site.hosts):
-                return name
-        return host
 
     def next(self, sites: Iterable[str], now: float) -> Ticket | None:
         """Leave for one of the sites that have downloads to begin, if for any: for who has waited longest."""
@@ -202,14 +193,16 @@ class Governor:
                 lane.since, lane.reason = now, busy
             lane.until, self.changed = now + retry_after, True
         elif answered and news and lane.refusals:
-            lane.refusals, lane.until, lane.reason, self.changed = 0, 0.0, "", True
+            lane.refusals, self.changed = 0, True
+            if lane.until <= now:  # else an older one has brought a wait meanwhile
+                lane.reason = ""
         self.changed = self.changed or self._is_limited(lane)
 
     def _open(self, lane: _Lane, now: float, reason: str, retry_after: float) -> None:
         first = retry_after or self._limits.cool_down_seconds
         pause = min(first * 2.0 ** min(lane.refusals, 60), max(first, self._limits.longest_cool_down_seconds))
         lane.since = lane.since if lane.refusals else now
-        lane.refusals, lane.reason, lane.until = lane.refusals + 1, reason, now + pause
+        lane.refusals, lane.reason, lane.until = lane.refusals + 1, reason, max(lane.until, now + pause)
 
     def paused(self, now: float) -> list[Paused]:
         """The sites that are not asked for now."""
@@ -228,7 +221,7 @@ class Governor:
 
     def state(self, now: float) -> str:
         """What a later run has to know, as JSON."""
-        saved = _Saved()
+        saved = _Saved(at=now)
         for name, bucket in self._out.items():
             if bucket.count is not None:
                 saved.egresses[name] = _SavedBucket(taken=bucket.kept(now), under_way=bucket.held)
@@ -249,21 +242,23 @@ class Governor:
     def restore(self, state: str | bytes, now: float) -> None:
         """Take up what an earlier run left; a damaged state is as none.
 
-        What was under way when it was killed may have reached the site until just now. Times to come, of a clock that
-        was set back, are now.
+        What was under way when it was killed may have reached the site until just now. Where its clock was ahead of
+        this one, all its times go back by the difference.
         """
         try:
             saved = _Saved.model_validate_json(state)
         except ValidationError:
             return
+        ahead = max(0.0, saved.at - now)
         for site, lanes in saved.lanes.items():
             for egress, each in lanes.items():
                 lane = self._lane(site, egress)
-                lane.bucket.restore(each.taken, each.under_way, now)
-                lane.earliest = min(each.earliest, now + lane.limits.wait_seconds[1])
-                lane.refusals, lane.until, lane.since, lane.reason = each.refusals, each.until, each.since, each.reason
+                lane.bucket.restore((time - ahead for time in each.taken), each.under_way, now)
+                lane.earliest = min(each.earliest - ahead, now + lane.limits.wait_seconds[1])
+                lane.until, lane.since = each.until - ahead, each.since - ahead
+                lane.refusals, lane.reason = each.refusals, each.reason
         for egress, out in saved.egresses.items():
-            self._egress(egress).restore(out.taken, out.under_way, now)
+            self._egress(egress).restore((time - ahead for time in out.taken), out.under_way, now)
 
     def _opens(self, site: str, now: float) -> float:
         return min((self._opens_by(site, egress, now) for egress in self.egresses), default=math.inf)
@@ -279,7 +274,7 @@ class Governor:
 
     def _lane(self, site: str, egress: str) -> _Lane:
         if (site, egress) not in self._lanes:
-            limits = self._hosts.get(site, self._limits.others)
+            limits = self._named.get(site, self._limits.others)
             self._lanes[site, egress] = _Lane(limits, _Bucket(limits.downloads, limits.per_seconds))
         return self._lanes[site, egress]
 

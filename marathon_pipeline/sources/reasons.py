@@ -11,6 +11,7 @@ RULES: dict[Rule, str] = {
     "never": "tried again only where --retry-failed names this reason",
 }
 _REFUSALS = frozenset({"bot_check", "rate_limited", "http_429"})
+_UNCLEAR = frozenset({"extractor", "defect", "bad_input", "http_403"})
 _GONE = frozenset({"removed", "private", "age_restricted", "geo_blocked", "drm", "opted_out", "http_410", "http_451"})
 
 
@@ -21,3 +22,9 @@ def rule_of(reason: str, transient: bool) -> Rule:
     if reason in _GONE:
         return "never"
     return "later" if transient else "request"
+
+
+def is_answer(reason: str, transient: bool) -> bool:
+    """Whether a failure for this reason shows that its site answers us; one that may be our own fault, or a refusal
+    in other words, says nothing."""
+    return rule_of(reason, transient) in ("never", "request") and reason not in _UNCLEAR

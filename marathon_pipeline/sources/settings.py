@@ -1,8 +1,10 @@
 """What a job says about downloads."""
 
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -62,6 +64,18 @@ class LimitSettings(BaseModel):
         if isinstance(value, dict) and isinstance(value.get("youtube"), dict):
             return value | {"youtube": YouTubeLimits.model_validate(value["youtube"])}
         return value
+
+    @property
+    def named(self) -> dict[str, SiteLimits]:
+        return {name: site for name, site in {**self.sites, "youtube": self.youtube}.items() if site.hosts}
+
+    def site_of(self, url: str) -> str:
+        """The site that a URL belongs to: its name here, else its host."""
+        host = (urlsplit(url).hostname or "").rstrip(".")
+        for name, site in self.named.items():
+            if any(fnmatchcase(host, pattern) for pattern in site.hosts):
+                return name
+        return host
 
 
 class DownloadSettings(BaseModel):

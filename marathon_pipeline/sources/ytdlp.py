@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
@@ -31,7 +33,9 @@ from marathon_pipeline.dataset.removals import CHANNEL_FIELDS
 from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.ffmpeg import ffmpeg_binary
 from marathon_pipeline.sources.addresses import only_public_but
-from marathon_pipeline.sources.settings import DownloadSettings, Progress
+from marathon_pipeline.sources.cookies import cookies_of
+from marathon_pipeline.sources.identity import SourceError, canonical_url
+from marathon_pipeline.sources.settings import DownloadSettings, LimitSettings, Progress
 from marathon_pipeline.sources.validators import Validators
 
 _TOO_MANY = 429
@@ -42,7 +46,7 @@ _MAX_PAGE_BYTES = 64 * 2**20
 _SAID = [
     (reason, transient, re.compile(pattern, re.IGNORECASE))
     for reason, transient, pattern in (
-        ("bot_check", True, r"not a bot|captcha|unusual traffic"),
+        ("bot_check", True, r"not a bot|captcha|unusual traffic|ip( address)? is (likely )?(being )?blocked"),
         ("rate_limited", True, r"rate.?limited|try again later"),
         ("age_restricted", False, r"confirm your age|age.?restricted|inappropriate for some users"),
         ("geo_blocked", False, r"in your (country|region|location)|geo.?restrict"),
@@ -73,16 +77,22 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
     than the settings say, whichever part of yt-dlp asks."""
 
     def __init__(
-        self, options: dict[str, Any], folder: Path, settings: DownloadSettings, asked: Callable[[], None]
+        self,
+        options: dict[str, Any],
+        folder: Path,
+        settings: DownloadSettings,
+        asked: Callable[[], None],
+        stays: Callable[[str], None],
     ) -> None:
-        self._settings, self._validators, self._asked = settings, Validators(folder), asked
+        self._settings, self._validators, self._asked, self._stays = settings, Validators(folder), asked, stays
         self._refused: dict[str, list[HTTPError]] = {}
         super().__init__(options)
 
     def urlopen(self, req: Request | str) -> Response:
         request = Request(req) if isinstance(req, str) else req
-        if urlsplit(request.url).scheme.lower() not in ("http", "https"):
+        if not _is_web(request.url):
             raise Failed("unsupported_url", f"{request.url[:200]} is neither http nor https")
+        self._stays(request.url)
         self._validators.ask(request)
         refused = self._refused.setdefault(request.url, [])
         while True:
@@ -94,7 +104,10 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
             except NoSupportingHandlers as error:  # each took what was refused to it for a fault of its own
                 raise next((each for each in error.unexpected_errors if isinstance(each, Failed)), error) from None
             except HTTPError as error:
-                if not _for_now(error.status) or error.status == _TOO_MANY:  # who paces the downloads has to hear of it
+                self._stays(error.response.url)
+                if error.status == _TOO_MANY:  # yt-dlp would swallow it; who paces the downloads has to hear of it
+                    raise failure_of(error) from None
+                if not _for_now(error.status):
                     raise
                 refused.append(error)
                 said = _said(error)
@@ -104,6 +117,7 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
                 elif len(refused) <= self._settings.retries:
                     time.sleep(wait)
             else:
+                self._stays(response.url)
                 if _opted_out(response.headers.get("X-Robots-Tag", "")):
                     raise Failed("opted_out", "the server says that it is not for training (X-Robots-Tag: noai)")
                 self._validators.keep(request, response)
@@ -112,9 +126,30 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
     def process_ie_result(self, ie_result: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if ie_result.get("_type") in ("playlist", "multi_video"):
             raise Failed("playlist", "the URL names several videos: list each of them in the manifest")
+        if ie_result.get("_type") in ("url", "url_transparent"):
+            self._stays(ie_result["url"])
         if ie_result.get("is_live") or ie_result.get("live_status") in ("is_live", "is_upcoming"):
             raise Failed("live", "the URL is a live stream")
         return super().process_ie_result(ie_result, *args, **kwargs)
+
+    def dl(self, name: str, info: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        for each in info.get("requested_formats") or [info]:
+            url = str(each.get("url", ""))
+            if url and not _is_web(url):  # yt-dlp would leave it to another program, such as rtmpdump
+                raise Failed("unsupported_stream", f"{url[:200]} is neither http nor https")
+        return super().dl(name, info, *args, **kwargs)
+
+
+def _is_web(url: str) -> bool:
+    return urlsplit(url).scheme in ("http", "https")
+
+
+def _stays(limits: LimitSettings, own: str, url: str) -> None:
+    """Raises Failed where a URL belongs to another site that the job names: a download has leave to ask its own."""
+    with contextlib.suppress(SourceError):  # a bare id, say
+        url = canonical_url(url)
+    if limits.site_of(url) in limits.named.keys() - {own}:
+        raise Failed("elsewhere", f"it leads to {url[:200]}: list the video by its address there")
 
 
 class _Silent:
@@ -145,12 +180,13 @@ def download(
         if progress:
             progress(int(done), int(total) if total else None)
 
+    stays = partial(_stays, settings.limits, settings.limits.site_of(url))
     try:
         options = _options(folder, settings) | {"progress_hooks": [watch]}
         with (
-            only_public_but(url),
+            only_public_but(url, named=lambda host: stays(f"https://{host}/")),
             _at_most(settings.max_seconds),
-            _OneVideo(options, folder, settings, asked) as downloader,
+            _OneVideo(options, folder, settings, asked, stays) as downloader,
         ):
             info = downloader.extract_info(url) or {}
     except _TooSlow:
@@ -217,8 +253,9 @@ def _said(error: HTTPError) -> float | None:
     said = error.response.headers.get("Retry-After", "") if error.response else ""
     if said.isdecimal():
         return float(said[:9])
-    with contextlib.suppress(ValueError, TypeError):  # a date, or nonsense
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    with contextlib.suppress(ValueError, TypeError, OverflowError):  # a date, or nonsense
+        date = parsedate_to_datetime(said)
+        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time())
     return None
 
 
@@ -235,6 +272,7 @@ def _options(folder: Path, settings: DownloadSettings) -> dict[str, Any]:
         "skip_unavailable_fragments": False,  # a video with holes would pass as whole
         "socket_timeout": settings.timeout_seconds,
         "cookiefile": _cookies(settings.cookies) if settings.cookies else None,
+        "geo_bypass": False,  # a made-up `X-Forwarded-For` for sites that serve one country
         "cachedir": False,
         "updatetime": False,
         "fixup": "never",
@@ -254,9 +292,9 @@ def _options(folder: Path, settings: DownloadSettings) -> dict[str, Any]:
 def _cookies(path: Path) -> io.StringIO:
     """A copy: yt-dlp writes its cookies back to the file that it is given, and many workers share this one."""
     try:
-        return io.StringIO(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        raise UserError(f"cookies: {path} cannot be read (give a Netscape cookie file, or leave it out)") from None
+        return io.StringIO(cookies_of(path))
+    except UserError as error:  # it was fine when the run began
+        raise Failed("cookies", str(error), transient=True) from None
 
 
 def failure_of(error: BaseException) -> Failed:
