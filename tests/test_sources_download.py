@@ -270,15 +270,15 @@ def test_a_date_to_come_back_at_that_no_calendar_has_is_as_none(server, tmp_path
 
 
 class YouTube(SimpleHTTPRequestHandler):
-    """YouTube as a proxy shows it: what `refused` says is answered with 429, and all else gives nothing to play."""
+    """YouTube as a proxy shows it: what `refused` says is answered by `status`, and all else gives nothing to play."""
 
-    refused = ""
+    refused, status = "", 429
     asked: list[str]
 
     def do_GET(self) -> None:
         self.asked.append(urlsplit(self.path).path)
         refused = self.refused in self.path
-        self.send_response(429 if refused else 200)
+        self.send_response(self.status if refused else 200)
         self.send_header("Retry-After", "1800")
         self.send_header("Content-Length", "2")
         self.end_headers()
@@ -313,6 +313,13 @@ def test_a_429_of_youtube_is_told_and_not_taken_for_a_video_that_is_not_there(yo
     failed = failure("https://www.youtube.com/watch?v=dQw4w9WgXcQ", tmp_path)
     assert (failed.reason, failed.transient, failed.retry_after) == ("http_429", True, 1800)
     assert sum(path.startswith(refused) for path in youtube.asked) == 1
+
+
+def test_a_site_that_fails_for_now_within_yt_dlp_condemns_no_video(youtube, tmp_path, monkeypatch):
+    monkeypatch.setattr(youtube, "refused", "/youtubei/")
+    monkeypatch.setattr(youtube, "status", 503)
+    failed = failure("https://www.youtube.com/watch?v=dQw4w9WgXcQ", tmp_path)
+    assert (failed.reason, failed.transient, failed.retry_after) == ("http_503", True, 1800)
 
 
 @pytest.mark.parametrize("how", ["www.youtube.com/embed/", "www.youtube-nocookie.com/embed/", "redirect"])

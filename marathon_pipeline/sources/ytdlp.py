@@ -86,6 +86,7 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
     ) -> None:
         self._settings, self._validators, self._asked, self._stays = settings, Validators(folder), asked, stays
         self._refused: dict[str, list[HTTPError]] = {}
+        self.given_up: HTTPError | None = None  # the last that a request ended in though it may pass
         super().__init__(options)
 
     def urlopen(self, req: Request | str) -> Response:
@@ -97,7 +98,8 @@ class _OneVideo(YoutubeDL):  # type: ignore[misc]
         refused = self._refused.setdefault(request.url, [])
         while True:
             if len(refused) > self._settings.retries:
-                raise refused[-1]
+                self.given_up = refused[-1]
+                raise self.given_up
             self._asked()
             try:
                 response = super().urlopen(request)
@@ -181,6 +183,7 @@ def download(
             progress(int(done), int(total) if total else None)
 
     stays = partial(_stays, settings.limits, settings.limits.site_of(url))
+    downloader: _OneVideo | None = None
     try:
         options = _options(folder, settings) | {"progress_hooks": [watch]}
         with (
@@ -192,7 +195,10 @@ def download(
     except _TooSlow:
         raise Failed("too_slow", f"not there after {settings.max_seconds:g} s", transient=True) from None
     except (YoutubeDLError, OSError, ValueError, HTTPException) as error:
-        raise failure_of(error) from None
+        failure, given_up = failure_of(error), downloader.given_up if downloader else None
+        if failure.reason == "extractor" and given_up:  # yt-dlp went on, and found nothing in what was left
+            failure = failure_of(given_up)
+        raise failure from None
     if not info.get("requested_downloads"):
         raise Failed("no_video_found", "yt-dlp found nothing to download")
     told(str(info[name]) for name in CHANNEL_FIELDS if info.get(name))
