@@ -3,7 +3,6 @@
     PYTHONPATH=tests:tests/bench python tests/bench/rehearsal.py --videos 280     # a first look, minutes
     PYTHONPATH=tests:tests/bench python tests/bench/rehearsal.py --videos 2800    # a tenth
     PYTHONPATH=tests:tests/bench python tests/bench/rehearsal.py                  # 28,000 videos: hours, 20 GB of disk
-    PYTHONPATH=tests:tests/bench python tests/bench/rehearsal.py --rows out/large # the ledger of `large.py`'s
     PYTHONPATH=tests:tests/bench python tests/bench/rehearsal.py --videos 280 --served   # with texts by the test server
     PYTHONPATH=tests:tests/bench python tests/bench/rehearsal.py --compare 280 2800      # by how much each stage grows
     PYTHONPATH=tests:tests/bench python tests/bench/rehearsal.py --compare 280 280-served   # what asking servers adds
@@ -33,15 +32,9 @@ from figures import OUT, save, table, used
 from large import VIDEOS, collections
 from object_store import BUCKET, environment, in_front, object_store
 
-from marathon_pipeline.config import job_of
-from marathon_pipeline.dataset.dataset import Dataset
-from marathon_pipeline.dataset.ledger import Ledger
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.ffmpeg import ffmpeg_binary
-from marathon_pipeline.job import stages_of
-from marathon_pipeline.pipeline.plan import Planner, Selection
 from marathon_pipeline.pipeline.stage_list import ANNOTATED
-from marathon_pipeline.publish import rules_of
 
 ROOT = OUT / "rehearsal"
 STAGES = ("download", "segment", "caption_clips", "caption_events", "summarize", "qa", "verify")
@@ -67,31 +60,24 @@ print(Loader(LoaderSettings(releases=(sys.argv[1],), workers=0)).batches(), "bat
 def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--videos", type=int, default=VIDEOS)
-    options.add_argument("--rows", type=Path, help="a dataset of `large.py`, whose ledger is written anew")
     options.add_argument("--served", action="store_true", help="up to the verdicts, with texts by the test server")
     options.add_argument("--compare", nargs=2, metavar=("FEW", "MANY"), help="of what was measured")
     options.add_argument("--minutes", type=float, default=1e9)
     chosen = options.parse_args()
     if chosen.compare:
         return compare(*chosen.compare)
-    folder = chosen.rows or ROOT / str(chosen.videos)
+    folder = ROOT / str(chosen.videos)
     if chosen.served:
         return asking(folder.with_name(f"{folder.name}-served").resolve(), chosen.videos)
     rehearsal = Rehearsal(folder.resolve(), time.monotonic() + 60 * chosen.minutes)
-    if chosen.rows is None:
-        prepare(folder, chosen.videos, JOB, film_seconds=30)
-        rehearsal.stages()
-        rehearsal.step("report and release", [*GENERATED, "run", "job.yaml"])
-        rehearsal.step("join", [sys.executable, "-c", JOIN, "dataset/releases/bench-1"])
-        command, url = GENERATED, "dataset"
-    else:
-        command, url = MARATHON, "."
-        if not (folder / "measured.json").exists():
-            fingerprint(folder)
-    rehearsal.step("nothing to do", [*command, "run", "job.yaml", *_until(url)])
-    rehearsal.step("plan", [*command, "plan", "job.yaml"])
-    rehearsal.step("status", [*MARATHON, "status", url])
-    rehearsal.in_a_store(command, url)
+    prepare(folder, chosen.videos, JOB, film_seconds=30)
+    rehearsal.stages()
+    rehearsal.step("report and release", [*GENERATED, "run", "job.yaml"])
+    rehearsal.step("join", [sys.executable, "-c", JOIN, "dataset/releases/bench-1"])
+    rehearsal.step("nothing to do", [*GENERATED, "run", "job.yaml"])
+    rehearsal.step("plan", [*GENERATED, "plan", "job.yaml"])
+    rehearsal.step("status", [*MARATHON, "status", "dataset"])
+    rehearsal.in_a_store()
     rehearsal.show()
 
 
@@ -123,26 +109,6 @@ def prepare(folder: Path, videos: int, job: Mapping[str, Any], film_seconds: int
         encode = ["-pix_fmt", "yuv420p", "-g", "1", "-crf", "40"]
         subprocess.run([ffmpeg_binary(), "-v", "error", *picture, *encode, str(film)], check=True)
     os.environ["FILM"] = str(film.resolve())
-
-
-def fingerprint(folder: Path) -> None:
-    """Give the outcomes in a ledger of `large.py` the fingerprints that a run of its job would have given them."""
-    dataset = Dataset(str(folder))
-    config, old = job_of(dataset), dataset.ledger
-    for path in (folder / "ledger").iterdir():
-        path.unlink()
-    ledger = Ledger(dataset.storage)
-    planner = Planner(stages_of(config, rules_of(config).standards.taxonomy, dataset.storage), ledger, Selection())
-    for source in dataset.sources().values():
-        works = [planner.of_source(source)]
-        while works:
-            for part, wanted in works[0].stale.items():
-                outcome = old.get(works[0].stage.name, source.source_id, part)
-                assert outcome is not None
-                ledger.append([outcome.model_copy(update={"fingerprint": wanted})])
-            works = [work for work in planner.of_video(source.source_id, source.source_id) if work.stale]
-        ledger.flush()
-    ledger.compact()
 
 
 @dataclass
@@ -196,11 +162,11 @@ class Rehearsal:
         (self.folder / "measured.json.new").write_text(json.dumps(self.rows, indent=1))
         (self.folder / "measured.json.new").rename(self.folder / "measured.json")
 
-    def in_a_store(self, command: Sequence[str], url: str) -> None:
+    def in_a_store(self) -> None:
         """What only reads the ledger and what was made of it, from a store that takes its time."""
         with object_store() as store, in_front(store, latency=SLOW) as front:
             os.environ.update({name: value for name, value in environment(store).items() if name.startswith("AWS")})
-            here, there = Storage(str(self.folder / url)), Storage(f"s3://{BUCKET}/d")
+            here, there = Storage(str(self.folder / "dataset")), Storage(f"s3://{BUCKET}/d")
             for key in here.keys(""):
                 if key.startswith(("ledger/", "audit/report.json")) or key.endswith("release.json") or "/" not in key:
                     there.write(key, here.read(key))
@@ -209,7 +175,7 @@ class Rehearsal:
             env = environment(front.url)
             for name, arguments in (
                 ("status, store", [*MARATHON, "status", there.url]),
-                ("nothing to do, store", [*command, "run", "stored.yaml", *_until(url)]),
+                ("nothing to do, store", [*GENERATED, "run", "stored.yaml"]),
             ):
                 asked = front.answered.total()
                 self.step(name, arguments, env)
@@ -223,10 +189,6 @@ class Rehearsal:
             {name: row.get(name, "") for name in columns} for row in rows
         ])  # fmt: skip
         save(f"rehearsal-{self.folder.name}", {"rows": rows})
-
-
-def _until(url: str) -> list[str]:
-    return [] if url == "dataset" else ["--until", "verify"]
 
 
 def compare(few: str, many: str) -> None:
