@@ -127,17 +127,13 @@ class _Reissue:
         for name, found in groupby(self._storage.keys(root), key=lambda key: key.split("/")[1]):
             keys, note = list(found), f"{root}/{name}/{WITHDRAWN}"
             if note in keys or f"{root}/{name}/{last}" not in keys:
-                self._remove(key for key in keys if key != note)
+                self._storage.remove_all([key for key in keys if key != note])
 
     def _withdraw(self, folder: str, last: str, replaced_by: str) -> None:
         note = Withdrawn(why="takedown", certificate=self._certificate, replaced_by=replaced_by)
         self._storage.write(f"{folder}/{WITHDRAWN}", pretty(note.model_dump()))
         self._storage.remove(f"{folder}/{last}")
-        self._remove(key for key in self._storage.keys(folder) if not key.endswith(f"/{WITHDRAWN}"))
-
-    def _remove(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            self._storage.remove(key)
+        self._storage.remove_all([key for key in self._storage.keys(folder) if not key.endswith(f"/{WITHDRAWN}")])
 
     def _holds(self, key: str, info: FileInfo) -> bool:
         with self._tar(key, info) as tar:
@@ -355,7 +351,7 @@ class _Counts:
         self._replaced = 0
 
     def add(self, rows: pa.RecordBatch) -> None:
-        columns = rows.to_pydict()
+        columns = rows.select([name for name in _COUNTED if name in rows.schema.names]).to_pydict()
         self._formats.update(columns["format"])
         self._splits.update(columns["split"])
         self._annotators.update(columns["annotator"])
