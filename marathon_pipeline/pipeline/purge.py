@@ -12,6 +12,7 @@ from marathon_pipeline.dataset.lease import Held
 from marathon_pipeline.dataset.removals import Removals, channel_key, channels_of
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.pipeline.certificate import Order, certified, open_orders
+from marathon_pipeline.pipeline.standing import held
 from marathon_pipeline.pipeline.takedown import (
     Purged,
     carry_out,
@@ -61,10 +62,10 @@ def purge(url: str, names: Sequence[str], others: Sequence[str] = ()) -> Purge:
     asked, channels = _ask(Dataset(url), names, [Dataset(other).removals() for other in others])
     dataset = Dataset(url)  # anew: what was read before the lease may be old by now
     try:
-        with dataset.lease():
+        with held(dataset):
             return Purge(asked, channels, tuple(settle(dataset)))
-    except Held as held:
-        return Purge(asked, channels, held=str(held))
+    except Held as error:
+        return Purge(asked, channels, held=str(error))
 
 
 def settle(dataset: Dataset) -> list[Purged]:
