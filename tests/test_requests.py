@@ -128,6 +128,19 @@ def test_a_purge_that_is_carried_out_at_once_looks_through_each_file_twice(store
     assert store.read.count(judged) == 2
 
 
+def test_certificates_of_purges_before_are_read_together(store: Store) -> None:
+    asked = []
+    for before in (1, 30):
+        dataset = filled(2)
+        purge(dataset.url, ["yt_1"])
+        certificate = dataset.storage.read("certificates/000001.json")
+        for number in range(2, before + 1):
+            dataset.storage.write(f"certificates/{number:06d}.json", certificate)
+        asked.append(store.during(lambda dataset=dataset: begin(dataset)))
+        store.stores.clear()
+    assert asked[0] == asked[1]
+
+
 def test_files_of_a_source_are_counted_and_removed_together(store: Store) -> None:
     asked = []
     for parts in (2, 30):
