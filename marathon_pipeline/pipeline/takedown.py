@@ -55,7 +55,6 @@ _AT_ONCE = 500  # files that a process looks through before it says what it foun
 _REQUESTS_AT_ONCE = 16  # a store takes its time over each
 _FEW = 5  # files of a folder that are named; of more, how many they are
 
-P = TypeVar("P")
 R = TypeVar("R")
 
 
@@ -100,13 +99,22 @@ def rows_of(dataset: Dataset, source_id: str) -> list[Video]:
 
 
 def rows_of_all(dataset: Dataset, source_ids: Collection[str]) -> dict[str, list[Video]]:
-    return dict(zip(source_ids, _at_once(partial(rows_of, dataset), source_ids), strict=True))
+    return dict(zip(source_ids, _at_once(dataset.storage, partial(rows_of, dataset), source_ids), strict=True))
 
 
-def _at_once(work: Callable[[P], R], items: Iterable[P]) -> list[R]:
+def _at_once(storage: Storage, work: Callable[[str], R], items: Iterable[str]) -> list[R]:
     """What comes of each, in their order. work: a request or two."""
+    if storage.root is not None:
+        return list(map(work, items))
     with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
         return list(pool.map(work, items))
+
+
+def _of_each(storage: Storage, work: Callable[[str], R], keys: Sequence[str]) -> dict[str, R]:
+    """`_at_once` for the small files among these, of which there are many: a disk has no room for many large ones."""
+    small = [key for key in keys if key.endswith(".json") or key.startswith(("tables/", "journal/"))]
+    found = dict(zip(small, _at_once(storage, work, small), strict=True))
+    return found | {key: work(key) for key in keys if key not in found}
 
 
 def write_order(dataset: Dataset, removals: Removals, source_ids: Sequence[str], entries: Iterable[str]) -> Order:
@@ -132,7 +140,7 @@ def write_order(dataset: Dataset, removals: Removals, source_ids: Sequence[str],
         targets.append(target)
     rows: Counter[str] = Counter()
     parquets = [key for key in own if key.endswith(".parquet")]
-    for key, count in zip(parquets, _at_once(partial(rows_in, storage), parquets), strict=True):
+    for key, count in zip(parquets, _at_once(storage, partial(rows_in, storage), parquets), strict=True):
         rows[own[key].removeprefix("tables/")] += count
     order = Order(
         number=next_number(storage),
@@ -147,7 +155,7 @@ def write_order(dataset: Dataset, removals: Removals, source_ids: Sequence[str],
             files=dict(sorted(Counter(own.values()).items())),
             rows=dict(sorted(rows.items())),
             ledger=sum(owner in owners for (owner,) in dataset.ledger.rows("video_id")),
-            bytes=sum(_at_once(storage.size, own)),
+            bytes=sum(_at_once(storage, storage.size, own)),
         ),
     )
     storage.write(order.key, order.model_dump_json(indent=1).encode())
@@ -184,10 +192,8 @@ def clear(dataset: Dataset, order: Order) -> Order:
 
 
 def _fates(storage: Storage, keys: Sequence[str], names: Names) -> dict[str, Fate]:
-    """Of those that have one. Small files, such as what people judged of other videos, are many, and read at once."""
-    small = [key for key in keys if key.endswith(".json")]
-    found = dict(zip(small, _at_once(lambda key: _fate(storage, key, names), small), strict=True))
-    found |= {key: _fate(storage, key, names) for key in keys if key not in found}
+    """Of those that have one."""
+    found = _of_each(storage, lambda key: _fate(storage, key, names), keys)
     return {key: fate for key, fate in found.items() if fate}
 
 
@@ -275,7 +281,7 @@ def _search(storage: Storage, order: Order) -> tuple[Searched, tuple[str, ...]]:
 
 def _looked_through(storage: Storage, names: Names, keys: Sequence[str]) -> tuple[list[str], list[str]]:
     """Of some files those that name one, by their own names or inside; and those that may, and cannot be read."""
-    found = {key: names.is_file(key) or named_in(storage, key, names) for key in keys}
+    found = _of_each(storage, lambda key: names.is_file(key) or named_in(storage, key, names), keys)
     return [key for key in keys if found[key]], [key for key in keys if found[key] is None]
 
 
@@ -336,12 +342,12 @@ def _also_of(storage: Storage, frames: frozenset[str], keys: Sequence[str]) -> f
     def of(key: str) -> frozenset[str]:
         return frames.intersection(column(storage, key, "frame_hash").to_pylist())
 
-    return frozenset[str]().union(*_at_once(of, keys))
+    return frozenset[str]().union(*_at_once(storage, of, keys))
 
 
 def _texts(storage: Storage, keys: Iterable[str], name: str) -> set[str]:
     """What stands in a column of some tables."""
-    return set[str]().union(*_at_once(lambda key: column(storage, key, name).to_pylist(), keys))
+    return set[str]().union(*_at_once(storage, lambda key: column(storage, key, name).to_pylist(), keys))
 
 
 def _questions_of(storage: Storage, own: Iterable[str], source_ids: Sequence[str]) -> set[str]:
