@@ -23,6 +23,7 @@ from marathon_pipeline.gates import Gates, load_gates
 from marathon_pipeline.licences import Licences, load_licences
 from marathon_pipeline.pipeline.progress import bar
 from marathon_pipeline.pipeline.purge import settle
+from marathon_pipeline.pipeline.standing import held
 from marathon_pipeline.release.plan import next_revision, revision_before
 from marathon_pipeline.release.release_file import Approval, folder_of
 from marathon_pipeline.release.rules import ReleaseRules
@@ -162,7 +163,7 @@ def release_dataset(url: str, name: str, despite: str, console: Console) -> list
     """
     dataset = Dataset(url)
     config = job_of(dataset)
-    with dataset.lease() as lease:
+    with held(dataset) as lease:
         settle(dataset)
         lines = _release_lines(rules_of(config), dataset, name, despite, None, console, lease)
         late = settle(dataset)  # what was asked for meanwhile of who holds the dataset

@@ -13,6 +13,7 @@ import pytest
 import ray
 from conftest import CHECKOUT, Command
 from ray.cluster_utils import Cluster
+from rich.console import Console
 
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.traces import Names, scrubbed
@@ -21,10 +22,12 @@ from marathon_pipeline.pipeline import event_log
 from marathon_pipeline.pipeline.cluster import nodes, ray_started
 from marathon_pipeline.pipeline.event_log import EventLog
 from marathon_pipeline.pipeline.metrics import COUNTERS, GAUGES, HISTOGRAMS
+from marathon_pipeline.pipeline.purge import purge
 from marathon_pipeline.pipeline.recording import Recording
 from marathon_pipeline.pipeline.settings import RunSettings
-from marathon_pipeline.pipeline.standing import run_status
+from marathon_pipeline.pipeline.standing import held, run_status
 from marathon_pipeline.pipeline.watcher import Load
+from marathon_pipeline.publish import release_dataset
 from marathon_pipeline.records import Outcome, Usage
 from marathon_pipeline.sources.governor import Paused
 
@@ -85,6 +88,27 @@ def test_a_run_that_died_is_told_from_one_that_ended(dataset: Dataset, marathon:
     dataset.storage.write(key, json.dumps(held).encode())
     said = marathon("status", "out")
     assert " died (" in said and "heard of 1:00:0" in said and "run the same command again" in said
+
+
+@pytest.mark.parametrize("ended", ["done", "died"])
+def test_a_purge_or_a_release_does_not_hide_the_run_before_it(dataset: Dataset, marathon: Command, ended: str) -> None:
+    with dataset.lease() as lease, Recording(dataset, lease, RunSettings(workers=2)) as record:
+        record.expect(3)
+    if ended == "died":
+        (key,) = dataset.storage.keys("lease")
+        told = json.loads(dataset.storage.read(key)) | {"released": False, "process_started": 0}
+        dataset.storage.write(key, json.dumps(told).encode())
+    before = run_status(dataset.storage)
+    assert before and before.standing and before.standing.expected == 3
+    purge(dataset.url, [])
+    dataset.storage.write("job.yaml", f"dataset: {dataset.url}\ninputs: [a.jsonl]\n".encode())
+    with pytest.raises(UserError, match="nothing to release"):
+        release_dataset(dataset.url, "demo", "", Console())
+    assert run_status(dataset.storage) == before
+    assert f" {ended}" in marathon("status", "out")
+    with held(dataset):
+        until(lambda: "last_run" in dataset.storage.read(dataset.storage.keys("lease")[-1]).decode())
+        assert "in use   by host" in marathon("status", "out")
 
 
 def test_a_finished_run_is_on_record(built: Path) -> None:

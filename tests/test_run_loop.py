@@ -186,6 +186,15 @@ def test_originals_are_listed_once_however_many_wait_to_be_cut(world: World) -> 
     assert storage.keys("originals") == []
 
 
+def test_what_was_purged_is_dropped_also_where_the_dataset_has_read_of_it_before_the_run(world: World) -> None:
+    world.dataset.removals()
+    with world.run() as loop:
+        Dataset(world.dataset.url).removals().add("s")
+        assert not world.finished and world.dataset.removals().entries
+        loop.flush(always=True)
+        assert not loop.waiting
+
+
 def test_gpu_work_is_begun_for_the_gpus_that_there_are_and_takes_workers_places_where_there_is_none(
     world: World,
 ) -> None:

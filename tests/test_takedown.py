@@ -8,10 +8,12 @@ import re
 import shutil
 import stat
 import tarfile
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -46,6 +48,7 @@ from marathon_pipeline.pipeline.ingest import gather
 from marathon_pipeline.pipeline.purge import holds_removed, purge, settle
 from marathon_pipeline.records import Signals, Source, Video
 from marathon_pipeline.release.plan import bucket, next_revision, split_of
+from marathon_pipeline.release.reissue import reissue
 from marathon_pipeline.release.rules import ReleaseRules
 from marathon_pipeline.release.write import ReleaseInfo, write_release
 
@@ -216,6 +219,45 @@ def test_a_reissued_release_has_the_tars_that_the_next_run_would_write(dataset: 
         release(fresh, "demo-1")
 
 
+def enlarge(release: Path) -> int:
+    """Give a release 8,000 captions of 5 kB, and 1,000 questions of 50 kB in one tar; returns the bytes of both."""
+    own = f"qa/{TASKS[0]}/{split_of(GONE, SETTINGS)}"
+    for path, column, rows, size in (
+        ("captions.parquet", "text", 8_000, 5_000),
+        (f"{own}.parquet", "answer", 1_000, 9),
+    ):
+        table = pq.read_table(release / path)
+        texts, at = pa.array(["x" * size] * len(table)), table.schema.get_field_index(column)
+        with pq.ParquetWriter(release / path, table.schema, compression="zstd") as file:
+            for _ in range(rows // len(table)):
+                file.write_table(table.set_column(at, table.schema.field(at), texts))
+    listed = json.loads((release / "release.json").read_text())
+    tar = listed["files"][f"{own}-000000.tar"]
+    tar["rows"] = pq.read_metadata(release / f"{own}.parquet").num_rows
+    (release / f"{own}-000000.tar").write_bytes(tar_of({f"{n}.json": b"x" * 50_000 for n in range(tar["rows"])}))
+    tar["bytes"] = (release / f"{own}-000000.tar").stat().st_size
+    (release / "release.json").write_text(json.dumps(listed))
+    return 8_000 * 5_000 + int(tar["bytes"])
+
+
+def test_a_release_is_reissued_in_a_fraction_of_the_memory_that_its_rows_take(dataset: Dataset) -> None:
+    shutil.rmtree(Path(dataset.url) / "releases/demo-1")
+    size = enlarge(Path(dataset.url) / "releases/pilot")
+    before, counted = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    pa.set_memory_pool(counted)
+    tracemalloc.start()
+    try:
+        reissue(dataset, [GONE.source_id], "certificates/000001.json")
+        peak = tracemalloc.get_traced_memory()[1] + counted.max_memory()
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(before)
+    assert peak < size / 2
+    (left,) = Path(dataset.url).glob(f"releases/pilot.1/qa/{TASKS[0]}/{split_of(GONE, SETTINGS)}.parquet")
+    with tarfile.open(left.with_name(f"{left.stem}-000000.tar")) as tar:
+        assert 0 < len(tar.getnames()) == pq.read_metadata(left).num_rows < 1_000
+
+
 def test_the_media_are_issued_anew_with_the_other_shards_as_they_were(dataset: Dataset) -> None:
     media = Path(dataset.url) / "media"
     before = hashes(media / "v1")
@@ -349,6 +391,7 @@ def test_killed_anywhere_and_called_again_it_ends_the_same(
             return before(self, key, *more)
 
         monkeypatch.setattr(Storage, name, counted)
+    monkeypatch.setattr(Storage, "remove_all", lambda self, keys: [self.remove(key) for key in keys])
     purge(dataset.url, [GONE.source_id])
     stop = int(len(done) * share)
     done.clear()

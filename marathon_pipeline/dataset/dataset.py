@@ -60,6 +60,7 @@ class Dataset:
                 "use the version of marathon that wrote it, or begin a new dataset"
             )
         self.tables = Tables(self.storage)
+        self._removals: Removals | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
         return Dataset, (self.url,)
@@ -89,8 +90,15 @@ class Dataset:
         self.storage.write(_SOURCES, parquet.encode(Source, rows))
 
     def removals(self) -> Removals:
-        """What was purged and must not come back, as it stands now."""
-        return Removals(self.storage)
+        """What was purged and must not come back, as it stands now: only what is new is read, all of it the first time.
+
+        One object for all who ask; who has to hear of what is new by `refresh` needs one of their own.
+        """
+        if self._removals is None:
+            self._removals = Removals(self.storage)
+        else:
+            self._removals.refresh()
+        return self._removals
 
     def reviews(self) -> Reviews:
         """What people judged of the QA pairs, as it stands now. Raises UserError where a judgement is damaged."""

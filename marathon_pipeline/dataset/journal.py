@@ -68,16 +68,15 @@ class Journal:
         """Read what there is; else the first `find` does."""
         if self._read:
             return
-        begin = f"{self._folder}/{self.stage}-"
-        self._segments = [key for key in self._storage.keys(self._folder) if key.startswith(begin)]
-        if self._storage.exists(self._whole):
+        keys, begin = self._storage.keys(self._folder), f"{self._folder}/{self.stage}-"
+        self._segments = [key for key in keys if key.startswith(begin)]
+        if self._whole in keys:
             lines = _unpacked(self._storage.read(self._whole))
             self._whole_is_sound = lines is not None
             for line in lines or ():
                 self._replay(line)
-        for key in self._segments:
-            lines = self._storage.read(key).splitlines()
-            self._unjoined += [line.decode() for line in lines if self._replay(line)]
+        for data in self._storage.read_all(self._segments):
+            self._unjoined += [line.decode() for line in data.splitlines() if self._replay(line)]
         self._read = True
 
     def _replay(self, line: bytes) -> bool:
@@ -167,8 +166,7 @@ class Journal:
             return
         joined = self._storage.read(self._whole) if self._whole_is_sound else b""
         self._storage.write(self._whole, joined + gzip.compress(_bytes_of(self._unjoined), mtime=0))
-        for key in self._segments:
-            self._storage.remove(key)
+        self._storage.remove_all(self._segments)
         self._whole_is_sound, self._segments, self._unjoined = True, [], []
 
     def usage(self, part: str) -> tuple[Usage, ...]:

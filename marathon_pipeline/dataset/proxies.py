@@ -4,6 +4,7 @@
 """
 
 import json
+from threading import Lock
 
 from marathon_pipeline.dataset.dataset import media_key
 from marathon_pipeline.dataset.removals import Removals
@@ -31,6 +32,8 @@ class Proxies:
     def __init__(self, own: Storage) -> None:
         base = base_of(own)
         self._own, self._base = own, Storage(base) if base else None
+        self._removals: Removals | None = None  # of the base
+        self._looking = Lock()
 
     def of(self, video_id: str) -> tuple[Storage, str]:
         """Where a video's proxy lies, if it is kept at all, and its key there."""
@@ -38,7 +41,16 @@ class Proxies:
         if self._base is None or self._own.exists(key):
             return self._own, key
         try:
-            shown = self._base.exists(key) and not Removals(self._base).holds("id", video_id)
+            shown = self._base.exists(key) and not self._removed(self._base, video_id)
         except (Failed, UserError):  # the base cannot be reached: a pilot does without
             shown = False
         return (self._base if shown else self._own), key
+
+    def _removed(self, base: Storage, video_id: str) -> bool:
+        """Whether it was purged from the base by now. A browser asks for a video many times, and several at once."""
+        with self._looking:
+            if self._removals is None:
+                self._removals = Removals(base)
+            else:
+                self._removals.refresh()
+            return self._removals.holds("id", video_id)

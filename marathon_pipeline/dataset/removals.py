@@ -50,7 +50,7 @@ class Removals:
         self._key, self._kept = _key_of(self._storage)
         self._seen: set[str] = set()
         self._hashes: set[str] = set()
-        self.entries: set[str] = set()
+        self.entries: frozenset[str] = frozenset()  # never changed, but replaced: who keeps it sees what came since
         self._plain: dict[str, tuple[str, ...]] = {}  # the keys of old entries, and what they hold
 
     def refresh(self) -> bool:
@@ -59,8 +59,8 @@ class Removals:
         if new and not self._kept and self._storage.exists(KEY):
             self._forget()  # hashed by a key that was made up for as long as there was none
             return self.refresh()
-        for key in new:
-            self._seen.add(key)
+        entries = set()
+        for key, data in zip(new, self._storage.read_all(new), strict=True):
             name = key.rpartition("/")[2].removesuffix(".json")
             keyed = re.fullmatch("[0-9a-f]{64}", name) is not None
             if keyed and not self._kept:
@@ -68,9 +68,11 @@ class Removals:
                     f"{self._storage.url}/{KEY} is gone, and without it nobody can tell what was purged; put it back "
                     "from a copy of the dataset"
                 )
-            names = _names_in(self._storage.read(key), (name,)) if keyed else self._hashed_plain(key, name)
-            self.entries.add(names[0])
+            names = _names_in(data, (name,)) if keyed else self._hashed_plain(key, name, data)
+            entries.add(names[0])
             self._hashes.update(names)
+        self.entries |= entries
+        self._seen.update(new)
         return bool(new)
 
     def hash(self, kind: Kind, value: str) -> str:
@@ -133,7 +135,7 @@ class Removals:
             names = tuple(dict.fromkeys([*names, *_names_in(self._storage.read(key), ())]))
         self._storage.write(key, _Entry(names=names).model_dump_json().encode())
         self._seen.add(key)
-        self.entries.add(names[0])
+        self.entries |= {names[0]}
         self._hashes.update(names)
         return names[0]
 
@@ -146,9 +148,9 @@ class Removals:
             self._forget()
             self.refresh()
 
-    def _hashed_plain(self, key: str, name: str) -> tuple[str, ...]:
+    def _hashed_plain(self, key: str, name: str, data: bytes) -> tuple[str, ...]:
         try:
-            entry = _PlainEntry.model_validate(json.loads(self._storage.read(key)))
+            entry = _PlainEntry.model_validate(json.loads(data))
         except (ValueError, ValidationError):
             entry = _PlainEntry(source_id=name)  # damaged: its name alone still counts
         names = [self._mac("id", entry.source_id), *([self._mac("url", entry.url)] if entry.url else [])]

@@ -123,9 +123,10 @@ def certified(storage: Storage) -> set[str]:
 
 def _papers(storage: Storage, folder: str, kind: type[P]) -> list[P]:
     papers = []
-    for key in storage.keys(folder):
+    keys = storage.keys(folder)
+    for key, data in zip(keys, storage.read_all(keys), strict=True):
         try:
-            papers.append(kind.model_validate_json(storage.read(key)))
+            papers.append(kind.model_validate_json(data))
         except ValidationError:
             raise UserError(
                 f"{storage.url}/{key} is damaged; put it back from a copy of the dataset, or remove it and purge "

@@ -11,8 +11,17 @@ from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.lease import Held
 from marathon_pipeline.dataset.removals import Removals, channel_key, channels_of
 from marathon_pipeline.errors import UserError
-from marathon_pipeline.pipeline.certificate import certified, open_orders
-from marathon_pipeline.pipeline.takedown import Purged, carry_out, clear, contents_of, rows_of, write_order
+from marathon_pipeline.pipeline.certificate import Order, certified, open_orders
+from marathon_pipeline.pipeline.standing import held
+from marathon_pipeline.pipeline.takedown import (
+    Purged,
+    carry_out,
+    clear,
+    contents_of,
+    rows_of,
+    rows_of_all,
+    write_order,
+)
 from marathon_pipeline.records import Source
 from marathon_pipeline.release.reissue import released_sources
 from marathon_pipeline.sources.identity import SourceError, canonical_url, source_id_of_url
@@ -53,23 +62,22 @@ def purge(url: str, names: Sequence[str], others: Sequence[str] = ()) -> Purge:
     asked, channels = _ask(Dataset(url), names, [Dataset(other).removals() for other in others])
     dataset = Dataset(url)  # anew: what was read before the lease may be old by now
     try:
-        with dataset.lease():
+        with held(dataset):
             return Purge(asked, channels, tuple(settle(dataset)))
-    except Held as held:
-        return Purge(asked, channels, held=str(held))
+    except Held as error:
+        return Purge(asked, channels, held=str(error))
 
 
 def settle(dataset: Dataset) -> list[Purged]:
     """Carry out what the removal list asks for and is not done yet. The caller holds the lease, and nobody works."""
     dataset.removals().migrate()
-    begin(dataset)
-    return [carry_out(dataset, order) for order in open_orders(dataset.storage)]
+    return [carry_out(dataset, order) for order in begin(dataset)]
 
 
-def begin(dataset: Dataset, only: Collection[str] | None = None) -> None:
+def begin(dataset: Dataset, only: Collection[str] | None = None) -> list[Order]:
     """Remove what is on the list from all but the releases; these, and the certificate, are left to `settle`.
 
-    only: of these sources, on which no worker is at work.
+    only: of these sources, on which no worker is at work. Returns all orders that are open.
     """
     storage, removals = dataset.storage, dataset.removals()
     orders = open_orders(storage)
@@ -77,14 +85,13 @@ def begin(dataset: Dataset, only: Collection[str] | None = None) -> None:
     worked_on = {source_id for (source_id,) in dataset.ledger.rows("video_id", stages=["download"])}
     taken = listed | {source_id for source_id in worked_on if removals.holds("id", source_id)}
     if only is not None:
-        pending, taken = set[str](), taken & set(only)
+        pending, taken = frozenset[str](), taken & set(only)
     elif pending := removals.entries - certified(storage) - {entry for order in orders for entry in order.entries}:
         taken |= {source_id for source_id in released_sources(storage) if removals.holds("id", source_id)}
     taken -= {source_id for order in orders for source_id in order.source_ids}
     if taken or pending:
         orders.append(write_order(dataset, removals, sorted(taken), pending))
-    for order in orders:
-        clear(dataset, order)
+    return [clear(dataset, order) for order in orders]
 
 
 def holds_removed(dataset: Dataset, source: Source, removals: Removals) -> bool:
@@ -105,7 +112,7 @@ def _ask(
 ) -> tuple[tuple[str, ...], tuple[Reach, ...]]:
     """Put on the list what is named, and what holds the same video. Nothing where one of the names means nothing."""
     sources, removals = dataset.sources(), dataset.removals()
-    videos = {source_id: rows_of(dataset, source_id) for source_id in sources}
+    videos = rows_of_all(dataset, sources)
     channels = {source_id: frozenset(channels_of(source, videos[source_id])) for source_id, source in sources.items()}
     found = [_found(dataset, sources, channels, removals, name) for name in names]
     asked = {source_id for each in found for source_id in each.source_ids}

@@ -15,6 +15,7 @@ from marathon_pipeline.annotators.protocol import Written
 from marathon_pipeline.annotators.served.settings import Price
 from marathon_pipeline.dataset.dataset import Dataset, original_key, originals
 from marathon_pipeline.dataset.lease import Lease
+from marathon_pipeline.dataset.removals import Removals
 from marathon_pipeline.pipeline.callers import Callers
 from marathon_pipeline.pipeline.cluster import drained_on_signals, gpus, ray_started
 from marathon_pipeline.pipeline.downloads import Downloads
@@ -115,7 +116,7 @@ class _Loop:
         self.told = float("-inf")
         self.spending: Spending | None = None
         self.weight = Weight(dataset.storage)
-        self.removals = dataset.removals()
+        self.removals = Removals(dataset.storage)  # its own: what others read first would not be new to it
         self.gone: set[str] = set()  # sources that were purged while this runs
         self.unsettled: set[str] = set()  # those of them that are still to be removed
 

@@ -2,12 +2,14 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 from pydantic import BaseModel, ValidationError
 
-from marathon_pipeline.dataset.lease import holder_of
+from marathon_pipeline.dataset.dataset import Dataset
+from marathon_pipeline.dataset.lease import Lease, holder_of
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.pipeline.stage_list import STAGE_NAMES
 from marathon_pipeline.pipeline.watcher import Load, Watcher
@@ -16,6 +18,7 @@ from marathon_pipeline.sources.governor import Paused
 
 _RATE_SECONDS = 3600.0  # that the rate is taken over: videos of a run end in fits
 _SAMPLE_SECONDS = 10.0
+_LAST_RUN = "last_run"  # in the note of a command that is no run
 
 
 class StageStanding(BaseModel):
@@ -101,7 +104,7 @@ class Account(Watcher):
 
 
 class RunStatus(BaseModel):
-    """Who works on a dataset, or did last, where and since when. `standing`: of a run; other commands tell none."""
+    """Who works on a dataset, or ran on it last, where and since when. `standing`: of a run alone."""
 
     state: Literal["alive", "dead", "released"]
     host: str
@@ -117,7 +120,9 @@ def run_status(storage: Storage) -> RunStatus | None:
     if holder is None:
         return None
     try:
-        standing = Standing.model_validate(holder.note) if holder.note else None
+        if _LAST_RUN in holder.note and holder.state != "alive":
+            return RunStatus.model_validate(holder.note[_LAST_RUN])
+        standing = Standing.model_validate(holder.note) if holder.note.keys() - {_LAST_RUN} else None
     except ValidationError:  # of another version
         standing = None
     return RunStatus(
@@ -128,3 +133,13 @@ def run_status(storage: Storage) -> RunStatus | None:
         heard=holder.heard,
         standing=standing,
     )
+
+
+@contextmanager
+def held(dataset: Dataset) -> Iterator[Lease]:
+    """Hold a dataset for a command that is no run: what the last run told of itself stays on record."""
+    last = run_status(dataset.storage)
+    with dataset.lease() as lease:
+        if last is not None and last.standing is not None:
+            lease.tell({_LAST_RUN: last.model_dump(mode="json")}, at_once=True)
+        yield lease

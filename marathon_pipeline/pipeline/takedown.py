@@ -9,11 +9,12 @@ import contextlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import get_args
+from typing import TypeVar, get_args
 
 import yaml
 
@@ -51,7 +52,10 @@ _SEEN_TO = ("ledger", "sources.parquet", "job.yaml", RELEASES, MEDIA_ROOT)  # by
 _ONE_EACH = ("tables", "journal", "proxies", "features", "originals", ".scratch", ".partial")  # a file is of one video
 _MADE_AGAIN = ("audit",)  # shows pictures and texts; the next run writes it anew
 _AT_ONCE = 500  # files that a process looks through before it says what it found
+_REQUESTS_AT_ONCE = 16  # a store takes its time over each
 _FEW = 5  # files of a folder that are named; of more, how many they are
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -94,10 +98,29 @@ def rows_of(dataset: Dataset, source_id: str) -> list[Video]:
         return []
 
 
+def rows_of_all(dataset: Dataset, source_ids: Collection[str]) -> dict[str, list[Video]]:
+    return dict(zip(source_ids, _at_once(dataset.storage, partial(rows_of, dataset), source_ids), strict=True))
+
+
+def _at_once(storage: Storage, work: Callable[[str], R], items: Iterable[str]) -> list[R]:
+    """What comes of each, in their order. work: a request or two."""
+    if storage.root is not None:
+        return list(map(work, items))
+    with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+        return list(pool.map(work, items))
+
+
+def _of_each(storage: Storage, work: Callable[[str], R], keys: Sequence[str]) -> dict[str, R]:
+    """`_at_once` for the small files among these, of which there are many: a disk has no room for many large ones."""
+    small = [key for key in keys if key.endswith(".json") or key.startswith(("tables/", "journal/"))]
+    found = dict(zip(small, _at_once(storage, work, small), strict=True))
+    return found | {key: work(key) for key in keys if key not in found}
+
+
 def write_order(dataset: Dataset, removals: Removals, source_ids: Sequence[str], entries: Iterable[str]) -> Order:
     """Write down what is to go, for as long as it is all there. entries: of the list, that this sees to besides."""
-    storage, sources = dataset.storage, dataset.sources()
-    videos = {source_id: _videos_of(dataset, source_id) for source_id in source_ids}
+    storage, sources, own_rows = dataset.storage, dataset.sources(), rows_of_all(dataset, source_ids)
+    videos = {source_id: _videos_of(dataset, source_id, own_rows[source_id]) for source_id in source_ids}
     owners = {owner: source_id for source_id in source_ids for owner in (*videos[source_id], source_id)}
     names = Names(owners)
     own = {key: folder for key in storage.keys("") if (folder := _folder_of_own(key, names))}
@@ -110,15 +133,15 @@ def write_order(dataset: Dataset, removals: Removals, source_ids: Sequence[str],
             videos=videos[source_id],
             url=source.url,
             path=source.path,
-            contents=contents_of(source, rows_of(dataset, source_id)),
+            contents=contents_of(source, own_rows[source_id]),
             files=by_source[source_id],
         )
         removals.add(source_id, ids=target.videos, url=target.url, contents=target.contents)
         targets.append(target)
     rows: Counter[str] = Counter()
-    for key, folder in own.items():
-        if key.endswith(".parquet"):
-            rows[folder.removeprefix("tables/")] += rows_in(storage, key)
+    parquets = [key for key in own if key.endswith(".parquet")]
+    for key, count in zip(parquets, _at_once(storage, partial(rows_in, storage), parquets), strict=True):
+        rows[own[key].removeprefix("tables/")] += count
     order = Order(
         number=next_number(storage),
         entries=tuple(sorted({*entries, *(removals.entry(source_id) for source_id in source_ids)})),
@@ -132,7 +155,7 @@ def write_order(dataset: Dataset, removals: Removals, source_ids: Sequence[str],
             files=dict(sorted(Counter(own.values()).items())),
             rows=dict(sorted(rows.items())),
             ledger=sum(owner in owners for (owner,) in dataset.ledger.rows("video_id")),
-            bytes=sum(storage.size(key) for key in own),
+            bytes=sum(_at_once(storage, storage.size, own)),
         ),
     )
     storage.write(order.key, order.model_dump_json(indent=1).encode())
@@ -149,12 +172,11 @@ def clear(dataset: Dataset, order: Order) -> Order:
     storage, names = dataset.storage, names_of(order)
     keys = storage.keys("")
     own = [key for key in keys if _folder_of_own(key, names)]
-    fates = {key: fate for key in keys if (fate := _fate(storage, key, names))}
+    fates = _fates(storage, keys, names)
     if fates.items() - order.others.items():
         order = order.model_copy(update={"others": dict(sorted({**order.others, **fates}.items()))})
         storage.write(order.key, order.model_dump_json(indent=1).encode())
-    for key in own:
-        storage.remove(key)
+    storage.remove_all(own)
     for key, fate in fates.items():
         left = scrubbed(key, storage.read(key), names) if fate == "scrubbed" else b""
         storage.write(key, left) if left else storage.remove(key)
@@ -167,6 +189,12 @@ def clear(dataset: Dataset, order: Order) -> Order:
         dataset.write_sources(source for id, source in sources.items() if id not in order.source_ids)
     _clear_job(storage, order)
     return order
+
+
+def _fates(storage: Storage, keys: Sequence[str], names: Names) -> dict[str, Fate]:
+    """Of those that have one."""
+    found = _of_each(storage, lambda key: _fate(storage, key, names), keys)
+    return {key: fate for key, fate in found.items() if fate}
 
 
 def _fate(storage: Storage, key: str, names: Names) -> Fate | None:
@@ -187,11 +215,10 @@ def _others(order: Order) -> dict[Fate, dict[str, int]]:
 
 
 def carry_out(dataset: Dataset, order: Order) -> Purged:
-    """Bring an order to its end. The caller holds the lease, and nobody works."""
+    """Bring an order to its end that was cleared. The caller holds the lease, and nobody works."""
     storage = dataset.storage
     storage.empty_scratch()
     storage.remove_torn()
-    order = clear(dataset, order)
     reissue(dataset, order.source_ids, order.certificate)
     releases, media = (_withdrawn_by(storage, root, order) for root in (RELEASES, MEDIA_ROOT))
     replaced = tuple(
@@ -254,7 +281,7 @@ def _search(storage: Storage, order: Order) -> tuple[Searched, tuple[str, ...]]:
 
 def _looked_through(storage: Storage, names: Names, keys: Sequence[str]) -> tuple[list[str], list[str]]:
     """Of some files those that name one, by their own names or inside; and those that may, and cannot be read."""
-    found = {key: names.is_file(key) or named_in(storage, key, names) for key in keys}
+    found = _of_each(storage, lambda key: names.is_file(key) or named_in(storage, key, names), keys)
     return [key for key in keys if found[key]], [key for key in keys if found[key] is None]
 
 
@@ -280,10 +307,9 @@ def _counted(place: str, files: int) -> str:
     return f"{place} ({files:,} {'file' if files == 1 else 'files'})" if place.endswith("/") else place
 
 
-def _videos_of(dataset: Dataset, source_id: str) -> tuple[str, ...]:
+def _videos_of(dataset: Dataset, source_id: str, rows: Iterable[Video]) -> tuple[str, ...]:
     """By the table and by the ledger: what was just fetched is not on record."""
     known = dataset.ledger.get("download", source_id)
-    rows = rows_of(dataset, source_id)
     return tuple(sorted({*(row.video_id for row in rows), *(known.videos if known else ())}))
 
 
@@ -301,7 +327,7 @@ def _frames_of(storage: Storage, own: Iterable[str]) -> tuple[str, ...]:
     """The hashes of frames that no other video has."""
     folder = f"tables/{Signals.table}"
     of_it = {key for key in own if key.startswith(f"{folder}/")}
-    frames = {hash for key in of_it for hash in column(storage, key, "frame_hash").to_pylist()}
+    frames = _texts(storage, of_it, "frame_hash")
     if not of_it:
         return ()
     others = [key for key in storage.keys(folder) if key not in of_it]
@@ -312,14 +338,22 @@ def _frames_of(storage: Storage, own: Iterable[str]) -> tuple[str, ...]:
 
 def _also_of(storage: Storage, frames: frozenset[str], keys: Sequence[str]) -> frozenset[str]:
     """Which of the frames some other videos have too."""
-    return frames.intersection(hash for key in keys for hash in column(storage, key, "frame_hash").to_pylist())
+
+    def of(key: str) -> frozenset[str]:
+        return frames.intersection(column(storage, key, "frame_hash").to_pylist())
+
+    return frozenset[str]().union(*_at_once(storage, of, keys))
+
+
+def _texts(storage: Storage, keys: Iterable[str], name: str) -> set[str]:
+    """What stands in a column of some tables."""
+    return set[str]().union(*_at_once(storage, lambda key: column(storage, key, name).to_pylist(), keys))
 
 
 def _questions_of(storage: Storage, own: Iterable[str], source_ids: Sequence[str]) -> set[str]:
     """The ids of the questions about the sources: of those that stand now, and of those in releases."""
     tables = (key for key in own if key.startswith(f"tables/{QAPair.table}/"))
-    now = {qa_id for key in tables for qa_id in column(storage, key, "qa_id").to_pylist()}
-    return now | released_questions(storage, frozenset(source_ids))
+    return _texts(storage, tables, "qa_id") | released_questions(storage, frozenset(source_ids))
 
 
 def _requests_of(storage: Storage, names: Names) -> Iterator[str]:

@@ -108,7 +108,35 @@ class Table:
             self._held = []
 
 
-def put_table(folder: Folder, path: str, table: pa.Table) -> None:
-    """Put a table that is there as a whole, in the form of a `Table`."""
-    pq.write_table(table, folder.local(path), compression="zstd", row_group_size=_ROW_GROUP)
-    folder.put_file(path, table.num_rows)
+class Batches:
+    """A `Table` of rows that are columns already."""
+
+    def __init__(self, folder: Folder, path: str) -> None:
+        self._folder, self._path = folder, path
+        self._writer: Any = None
+        self._held: list[pa.RecordBatch] = []
+        self._rows = 0
+
+    def write(self, rows: pa.RecordBatch) -> None:
+        self._held.append(rows)
+        if sum(each.num_rows for each in self._held) >= _ROW_GROUP:
+            self._flush(_ROW_GROUP)
+
+    def close(self) -> None:
+        self._flush(1)
+        if self._writer is not None:
+            self._writer.close()
+            self._folder.put_file(self._path, self._rows)
+
+    def _flush(self, least: int) -> None:
+        """Write groups of rows as long as there are so many."""
+        if not self._held:
+            return
+        table = pa.Table.from_batches(self._held).combine_chunks()
+        while len(table) >= least:
+            if self._writer is None:
+                self._writer = pq.ParquetWriter(self._folder.local(self._path), table.schema, compression="zstd")
+            self._writer.write_table(table.slice(0, _ROW_GROUP))
+            self._rows += min(len(table), _ROW_GROUP)
+            table = table.slice(_ROW_GROUP)
+        self._held = table.to_batches()

@@ -10,10 +10,12 @@ import re
 import tarfile
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,10 +25,10 @@ from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import UserError
 from marathon_pipeline.licences import Allowed, Licences
-from marathon_pipeline.records import Split, digest
+from marathon_pipeline.records import Format, Split, digest
 from marathon_pipeline.release.card import render_card
 from marathon_pipeline.release.croissant import describe
-from marathon_pipeline.release.files import Folder, Tar, put_table
+from marathon_pipeline.release.files import Batches, Folder, Tar
 from marathon_pipeline.release.media import MEDIA_FILE, MEDIA_ROOT, MediaVersion, Shard, media_versions, next_version
 from marathon_pipeline.release.parts import VideoWriter
 from marathon_pipeline.release.plan import SPLITS
@@ -35,6 +37,7 @@ from marathon_pipeline.release.release_file import (
     ROOT,
     CaptionSummary,
     FileInfo,
+    Level,
     LicenceSummary,
     Reissue,
     Release,
@@ -50,13 +53,19 @@ from marathon_pipeline.release.rows import VideoRow
 from marathon_pipeline.release.withdrawn import FILE_NAME as WITHDRAWN
 from marathon_pipeline.release.withdrawn import Withdrawn, withdrawn
 
+T = TypeVar("T")
+_ROWS_AT_ONCE = 1_000
+_LISTS = ("options", "evidence")
+_COUNTED = ("format", "split", "annotator", "template_version", "tries")
+
 
 def released_sources(storage: Storage) -> set[str]:
     """The ids of all sources that a release holds."""
     found: set[str] = set()
     for key in storage.keys(ROOT):
         if re.fullmatch(rf"{ROOT}/[^/]+/videos\.parquet", key):
-            found |= set(_read(storage, key, ["source_id"])["source_id"].to_pylist())
+            for batch in _batches(storage, key, ["source_id"]):
+                found |= set(batch["source_id"].to_pylist())
     return found
 
 
@@ -65,8 +74,8 @@ def released_questions(storage: Storage, source_ids: frozenset[str]) -> set[str]
     found: set[str] = set()
     for key in storage.keys(ROOT) if source_ids else ():
         if re.fullmatch(rf"{ROOT}/[^/]+/qa/[^/]+/[^/]+\.parquet", key):
-            table = _read(storage, key, ["source_id", "qa_id"])
-            found |= set(table.filter(_among(table["source_id"], source_ids))["qa_id"].to_pylist())
+            for batch in _batches(storage, key, ["source_id", "qa_id"]):
+                found |= set(batch.filter(_among(batch["source_id"], source_ids))["qa_id"].to_pylist())
     return found
 
 
@@ -104,8 +113,8 @@ class _Reissue:
         releases = [release for name in release_names(self._dataset) if (release := read_release(self._dataset, name))]
         replaced = {release.reissue.of: release.name for release in releases if release.reissue}
         for release in releases:
-            videos = _read(self._storage, f"{folder_of(release.name)}/videos.parquet", ["source_id", "video_id"])
-            own = {row["video_id"] for row in videos.to_pylist() if row["source_id"] in self._gone}
+            videos = self._videos_of(release, ["source_id", "video_id"])
+            own = {row["video_id"] for row in videos if row["source_id"] in self._gone}
             if own:
                 now = replaced.get(release.name) or self._release(release, own)
                 self._withdraw(folder_of(release.name), FILE_NAME, now)
@@ -118,17 +127,13 @@ class _Reissue:
         for name, found in groupby(self._storage.keys(root), key=lambda key: key.split("/")[1]):
             keys, note = list(found), f"{root}/{name}/{WITHDRAWN}"
             if note in keys or f"{root}/{name}/{last}" not in keys:
-                self._remove(key for key in keys if key != note)
+                self._storage.remove_all([key for key in keys if key != note])
 
     def _withdraw(self, folder: str, last: str, replaced_by: str) -> None:
         note = Withdrawn(why="takedown", certificate=self._certificate, replaced_by=replaced_by)
         self._storage.write(f"{folder}/{WITHDRAWN}", pretty(note.model_dump()))
         self._storage.remove(f"{folder}/{last}")
-        self._remove(key for key in self._storage.keys(folder) if not key.endswith(f"/{WITHDRAWN}"))
-
-    def _remove(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            self._storage.remove(key)
+        self._storage.remove_all([key for key in self._storage.keys(folder) if not key.endswith(f"/{WITHDRAWN}")])
 
     def _holds(self, key: str, info: FileInfo) -> bool:
         with self._tar(key, info) as tar:
@@ -245,92 +250,74 @@ class _Reissue:
 
     def _task(self, release: Release, task: str, folder: Folder) -> TaskSummary:
         """Write a task's files anew. Its tars and tables hold the same rows in the same order."""
-        numbers = {}
-        tables = []
-        for split in SPLITS:
-            key = f"qa/{task}/{split}.parquet"
-            if key not in release.files:
+        counts = _Counts()
+        shards = {
+            split: tars
+            for split in SPLITS
+            if f"qa/{task}/{split}.parquet" in release.files
+            and (tars := self._split(release, f"qa/{task}/{split}", folder, counts))
+        }
+        return release.tasks[task].model_copy(update={**counts.summary(), "shards": shards})
+
+    def _split(self, release: Release, path: str, folder: Folder, counts: "_Counts") -> int:
+        """Write a task's files of one split; returns the number of its tars."""
+        source, table = folder_of(release.name), f"{path}.parquet"
+        gone: list[bool] = []
+        whole: list[bool] = []  # with options and evidence
+        for batch in _batches(self._storage, f"{source}/{table}", ["source_id", *_LISTS, *_COUNTED]):
+            goes = _among(batch["source_id"], self._gone)
+            gone += goes.to_pylist()
+            whole += pc.and_(*(pc.greater(pc.list_value_length(batch[name]), 0) for name in _LISTS)).to_pylist()
+            counts.add(batch.filter(pc.invert(goes)))
+        tars = sorted((each for each in release.files if each.startswith(f"{path}-")), key=_place)
+        ends = list(accumulate(release.files[tar].rows for tar in tars))
+        kept: list[int] = []
+        number = 0
+        for tar, begin, end in zip(tars, [0, *ends], ends, strict=False):
+            rows = _kept(gone, whole, begin, end)
+            if not rows:
                 continue
-            source = folder_of(release.name)
-            tars = sorted((path for path in release.files if path.startswith(f"qa/{task}/{split}-")), key=_place)
-            table = _read(self._storage, f"{source}/{key}")
-            gone = _among(table["source_id"], self._gone).to_pylist()
-            kept: list[int] = []
-            number = 0
-            ends = list(accumulate(release.files[path].rows for path in tars))
-            for path, begin, end in zip(tars, [0, *ends], ends, strict=False):
-                rows = _kept(table, gone, begin, end)
-                if not rows:
-                    continue
-                to = f"qa/{task}/{split}-{number:06d}.tar"
-                number += 1
-                if len(rows) == end - begin:
-                    folder.copy(to, f"{source}/{path}", release.files[path])
-                else:
-                    samples = list(self._samples(f"{source}/{path}", release.files[path]))
-                    tar = Tar(folder, to)
-                    for row in rows:
-                        sample, fields = samples[row - begin]
-                        tar.write(sample, **fields)
-                    tar.close()
-                kept += rows
-            if not any(gone):
-                folder.copy(key, f"{source}/{key}", release.files[key])
-            elif kept:
-                table = table.take(kept)
-                put_table(folder, key, table)
-            if kept:
-                numbers[split] = number
-                tables.append(table)
-        if not tables:
-            return release.tasks[task].model_copy(
-                update={
-                    "qa": 0,
-                    "formats": {},
-                    "splits": {},
-                    "shards": {},
-                    "annotators": (),
-                    "template_versions": (),
-                    "split_versions": {},
-                    "replaced": 0,
-                }
-            )
-        columns = pa.concat_tables(
-            [each.select(["format", "split", "annotator", "template_version"]) for each in tables]
-        ).to_pydict()
-        versions: defaultdict[Split, set[int]] = defaultdict(set)
-        for split, version in zip(columns["split"], columns["template_version"], strict=True):
-            versions[split].add(version)
-        tries = [n for table in tables if "tries" in table.column_names for n in table["tries"].to_pylist()]
-        return release.tasks[task].model_copy(
-            update={
-                "qa": len(columns["format"]),
-                "formats": dict(sorted(Counter(columns["format"]).items())),
-                "splits": dict(Counter(columns["split"])),
-                "shards": numbers,
-                "annotators": tuple(sorted(set(columns["annotator"]))),
-                "template_versions": tuple(sorted(set(columns["template_version"]))),
-                "split_versions": {split: tuple(sorted(found)) for split, found in versions.items()},
-                "replaced": sum(n > 0 for n in tries),  # in releases of format 1 nothing was
-            }
-        )
+            to, key, info = f"{path}-{number:06d}.tar", f"{source}/{tar}", release.files[tar]
+            number += 1
+            kept += rows
+            if len(rows) == end - begin:
+                folder.copy(to, key, info)
+                continue
+            shard = Tar(folder, to)
+            for sample, fields in _in_order(self._samples(key, info), [row - begin for row in rows]):
+                shard.write(sample, **fields)
+            shard.close()
+        if not any(gone):
+            folder.copy(table, f"{source}/{table}", release.files[table])
+        elif kept:
+            left = Batches(folder, table)
+            batches = enumerate(_batches(self._storage, f"{source}/{table}"))
+            places = ((at, batch, row) for at, batch in batches for row in range(batch.num_rows))
+            for _, run in groupby(_in_order(places, kept), key=itemgetter(0)):
+                _, (batch, *_), numbers = zip(*run, strict=True)
+                left.write(batch.take(pa.array(numbers)))
+            left.close()
+        return number
 
     def _videos(self, release: Release, folder: Folder) -> VideoSummary:
         writer = VideoWriter(folder)
-        for row in _read(self._storage, f"{folder_of(release.name)}/videos.parquet").to_pylist():
+        for row in self._videos_of(release):
             if row["source_id"] not in self._gone:
                 writer.add(VideoRow.model_validate(row))
         return writer.close()
+
+    def _videos_of(self, release: Release, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+        for batch in _batches(self._storage, f"{folder_of(release.name)}/videos.parquet", columns):
+            yield from batch.to_pylist()
 
     def _licences(self, release: Release, annotators: list[str]) -> LicenceSummary:
         """What the rules came to when the release was made, less the videos that went."""
         if "licences" not in release.settings:
             return release.licences
         rules = Licences.model_validate(release.settings["licences"])
-        rows = _read(self._storage, f"{folder_of(release.name)}/videos.parquet").to_pylist()
         gone = Counter(
             rules.of_source(row["data_source"], row["licence"], row["url"])
-            for row in rows
+            for row in self._videos_of(release, ["source_id", "data_source", "licence", "url"])
             if row["source_id"] in self._gone
         )
         left = (Allowed(rule=each.rule, videos=each.videos - gone[each.rule]) for each in release.licences.sources)
@@ -340,23 +327,70 @@ class _Reissue:
         path = "captions.parquet"
         if path not in release.files:
             return release.captions
-        table = _read(self._storage, f"{folder_of(release.name)}/{path}")
-        table = table.filter(pc.invert(_among(table["video_id"], video_ids)))
-        if table.num_rows:
-            put_table(folder, path, table)
-        levels = dict(sorted(Counter(table["level"].to_pylist()).items()))
-        annotators = tuple(sorted(set(table["annotator"].to_pylist())))
-        return release.captions.model_copy(update={"levels": levels, "annotators": annotators})
+        table = Batches(folder, path)
+        levels: Counter[Level] = Counter()
+        annotators: set[str] = set()
+        for batch in _batches(self._storage, f"{folder_of(release.name)}/{path}"):
+            left = batch.filter(pc.invert(_among(batch["video_id"], video_ids)))
+            table.write(left)
+            levels.update(left["level"].to_pylist())
+            annotators.update(left["annotator"].to_pylist())
+        table.close()
+        told = {"levels": dict(sorted(levels.items())), "annotators": tuple(sorted(annotators))}
+        return release.captions.model_copy(update=told)
 
 
-def _kept(table: pa.Table, gone: list[bool], begin: int, end: int) -> list[int]:
+class _Counts:
+    """What a task's summary says of its rows."""
+
+    def __init__(self) -> None:
+        self._formats: Counter[Format] = Counter()
+        self._splits: Counter[Split] = Counter()
+        self._annotators: set[str] = set()
+        self._versions: defaultdict[Split, set[int]] = defaultdict(set)
+        self._replaced = 0
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        columns = rows.select([name for name in _COUNTED if name in rows.schema.names]).to_pydict()
+        self._formats.update(columns["format"])
+        self._splits.update(columns["split"])
+        self._annotators.update(columns["annotator"])
+        for split, version in zip(columns["split"], columns["template_version"], strict=True):
+            self._versions[split].add(version)
+        self._replaced += sum(tries > 0 for tries in columns.get("tries", ()))  # in releases of format 1 nothing was
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "qa": self._formats.total(),
+            "formats": dict(sorted(self._formats.items())),
+            "splits": dict(self._splits),
+            "annotators": tuple(sorted(self._annotators)),
+            "template_versions": tuple(sorted(set[int]().union(*self._versions.values()))),
+            "split_versions": {split: tuple(sorted(found)) for split, found in self._versions.items()},
+            "replaced": self._replaced,
+        }
+
+
+def _kept(gone: Sequence[bool], whole: Sequence[bool], begin: int, end: int) -> list[int]:
     """The rows of a shard that stay, in their new order: one with options and evidence goes first (see `QAWriter`)."""
     rows = [row for row in range(begin, end) if not gone[row]]
     if rows and rows[0] != begin:
-        first = next((row for row in rows if table["options"][row].as_py() and table["evidence"][row].as_py()), rows[0])
+        first = next((row for row in rows if whole[row]), rows[0])
         rows.remove(first)
         rows.insert(0, first)
     return rows
+
+
+def _in_order(items: Iterable[T], wanted: Sequence[int]) -> Iterator[T]:
+    """The items with these numbers in this order; of those before one that goes first, all are held meanwhile."""
+    held: dict[int, T] = {}
+    numbered, numbers = enumerate(items), set(wanted)
+    for number in wanted:
+        while number not in held:
+            at, item = next(numbered)
+            if at in numbers:
+                held[at] = item
+        yield held.pop(number)
 
 
 def _place(path: str) -> tuple[str, int]:
@@ -368,10 +402,11 @@ def _files_of(part: str, files: dict[str, FileInfo]) -> dict[str, FileInfo]:
     return {path: info for path, info in files.items() if path.startswith(f"{part}/") or path == f"{part}.parquet"}
 
 
-def _read(storage: Storage, key: str, columns: list[str] | None = None) -> pa.Table:
-    with _readable(storage, key):
-        file = pq.ParquetFile(pa.BufferReader(storage.read(key)), pre_buffer=False)
-        return file.read(columns, use_threads=False)
+def _batches(storage: Storage, key: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """A table piece by piece: as a whole it may not go into memory. Columns that it lacks are left out."""
+    with _readable(storage, key), storage.local_file(key) as path, pq.ParquetFile(path, pre_buffer=False) as file:
+        there = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
+        yield from file.iter_batches(_ROWS_AT_ONCE, columns=there, use_threads=False)
 
 
 @contextmanager
@@ -392,5 +427,5 @@ def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read() if file else b""
 
 
-def _among(column: pa.ChunkedArray, values: Iterable[str]) -> pa.ChunkedArray:
+def _among(column: pa.Array, values: Iterable[str]) -> pa.Array:
     return pc.is_in(column, value_set=pa.array(sorted(values), pa.string()))
