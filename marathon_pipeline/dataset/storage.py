@@ -12,14 +12,16 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from datetime import timedelta
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, from_url
+from obstore.store import LocalStore
 
+from marathon_pipeline.dataset.remote import PATIENCE, first_contact, opened
 from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.records import digest
 
@@ -31,23 +33,32 @@ _PIECES_AT_ONCE = 3  # of 5 MB each, of a file that is written: what an hour-lon
 
 
 class Storage:
-    """Keys and bytes under one root. Pickles as its URL, so that a worker opens its own connection."""
+    """Keys and bytes under one root. Pickles as its URL, so that a worker opens its own connection.
 
-    def __init__(self, url: str) -> None:
+    patience: for how long a store is asked again. Unless given, one has to answer first, as workers know that it has.
+    """
+
+    def __init__(self, url: str, *, patience: timedelta | None = None) -> None:
         self.root = None if "://" in url else Path(url).expanduser().resolve()
         self.url = url if self.root is None else str(self.root)
+        self._patience = patience
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Storage, (self.url,)
+        return partial(Storage, patience=self._patience or PATIENCE), (self.url,)
 
     @cached_property
     def _store(self) -> Any:
+        patience = self._patience or PATIENCE
         try:
-            return LocalStore(self.root, mkdir=True) if self.root is not None else from_url(self.url)
+            store = LocalStore(self.root, mkdir=True) if self.root is not None else opened(self.url, patience)
         except (BaseError, OSError, ValueError) as error:
             raise UserError(
                 f"{self.url}: cannot be opened as a dataset ({_line(error)}); check the path or URL"
             ) from None
+        if self.root is None and self._patience is None:
+            with contextlib.suppress(FileNotFoundError), _errors(self.url, "read"):
+                first_contact(self.url, "dataset.json")
+        return store
 
     def read(self, key: str) -> bytes:
         """Raises FileNotFoundError where there is no such key."""

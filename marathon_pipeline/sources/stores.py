@@ -8,12 +8,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
-from obstore.store import from_url
 
+from marathon_pipeline.dataset.remote import FIRST_PATIENCE, PATIENCE, opened
 from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.sources.settings import DownloadSettings, Progress
 
@@ -24,7 +25,7 @@ def local_copy(url: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"copy{Path(url).suffix}"
         try:
-            _copy(url, path)
+            _copy(url, path, patience=FIRST_PATIENCE)
         except Failed as failure:
             raise UserError(f"{failure.message} (give a readable one)") from None
         yield path
@@ -38,11 +39,17 @@ def download(url: str, folder: Path, settings: DownloadSettings, progress: Progr
     return path
 
 
-def _copy(url: str, path: Path, settings: DownloadSettings | None = None, progress: Progress | None = None) -> None:
+def _copy(
+    url: str,
+    path: Path,
+    settings: DownloadSettings | None = None,
+    progress: Progress | None = None,
+    patience: timedelta = PATIENCE,
+) -> None:
     bucket, _, key = url.partition("://")[2].partition("/")
     began = time.monotonic()
     try:
-        found = obstore.get(from_url(f"{url.partition('://')[0]}://{bucket}"), key)
+        found = obstore.get(opened(f"{url.partition('://')[0]}://{bucket}", patience), key)
         size, got = found.meta["size"], 0
         if settings and size > settings.max_bytes:
             raise Failed("too_large", f"{url}: {size} bytes, max_bytes is {settings.max_bytes}")

@@ -1,0 +1,69 @@
+"""A dataset in an object store that fails: what is waited for, what is told, and what is never mixed up."""
+
+import pickle
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler
+from itertools import count
+
+import pytest
+from failing_store import FailingStore, failing_store
+from object_store import environment
+
+from marathon_pipeline.dataset import remote
+from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.errors import Failed
+
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[FailingStore]:
+    with failing_store() as store:
+        for name, value in environment(store.url).items():
+            monkeypatch.setenv(name, value)
+        yield store
+
+
+def refused(request: BaseHTTPRequestHandler) -> int:
+    return 503
+
+
+def test_a_store_is_asked_again_until_the_time_is_over_however_often_that_is(store: FailingStore) -> None:
+    tries = count()
+    store.fails = lambda request: 503 if next(tries) < 15 else None
+    Storage("s3://b/d", patience=3 * SECOND).write("k", b"x")
+    assert store.objects == {"/b/d/k": b"x"}
+
+
+@pytest.mark.slow
+def test_an_outage_of_half_a_minute_is_survived(store: FailingStore) -> None:
+    storage = pickle.loads(pickle.dumps(Storage("s3://b/d")))
+    store.fails = refused
+    end = threading.Timer(30, lambda: setattr(store, "fails", lambda request: None))
+    end.start()
+    storage.write("k", b"x")
+    assert not end.is_alive() and store.objects == {"/b/d/k": b"x"}
+
+
+def test_a_store_that_was_never_reached_is_soon_given_up_and_told_in_one_line(
+    store: FailingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "FIRST_PATIENCE", SECOND / 2)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(Failed) as failed:
+        Storage("s3://b/d").read("k")
+    assert failed.value.transient and "s3://b/d: cannot be read" in failed.value.message
+    assert "127.0.0.1:9" in failed.value.message and "\n" not in failed.value.message
+
+
+def test_a_worker_waits_for_a_store_longer_than_the_command_that_finds_it_out(
+    store: FailingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "FIRST_PATIENCE", SECOND / 100)
+    tries = count()
+    store.fails = lambda request: 503 if next(tries) < 3 else None
+    in_worker = pickle.loads(pickle.dumps(Storage("s3://b/d")))
+    in_worker.write("k", b"x")
+    assert store.objects == {"/b/d/k": b"x"}
