@@ -5,7 +5,6 @@ with failing_store() as store: store.fails = lambda request: 503 if request.comm
 
 import re
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,12 +18,13 @@ def _well(request: BaseHTTPRequestHandler) -> int | None:
 
 @dataclass
 class FailingStore:
-    """`fails`: what a request is answered in the place of what it asks for; 0 breaks the answer off halfway."""
+    """`fails`: the status that a request gets instead of what it asks for. `most`: bytes, then an answer breaks off."""
 
     url: str = ""
     objects: dict[str, bytes] = field(default_factory=dict)  # by their paths, `/bucket/key`
     fails: Callable[[BaseHTTPRequestHandler], int | None] = _well
-    asked: Counter[str] = field(default_factory=Counter)  # by method
+    most: int | None = None
+    asked: list[tuple[str, str]] = field(default_factory=list)  # methods, and from which byte on
 
 
 @contextmanager
@@ -36,21 +36,20 @@ def failing_store() -> Iterator[FailingStore]:
 
         def log_message(self, *_: object) -> None: ...
 
-        def answer(self, code: int, data: bytes = b"", end: int | None = None, **headers: str) -> None:
+        def answer(self, code: int, data: bytes = b"", **headers: str) -> None:
             self.send_response(code)
             for name, value in headers.items():
                 self.send_header(name.replace("_", "-"), value)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(data[:end])
-            self.close_connection = self.close_connection or end is not None
+                self.wfile.write(data[: store.most])
+                self.close_connection = self.close_connection or len(data[: store.most]) < len(data)
 
         def do_GET(self) -> None:
-            store.asked[self.command] += 1
+            store.asked.append((self.command, self.headers.get("Range", "")))
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            fault = store.fails(self)
-            if fault:
+            if fault := store.fails(self):
                 return self.answer(fault)
             if self.command == "PUT":
                 store.objects[self.path] = body
@@ -60,13 +59,16 @@ def failing_store() -> Iterator[FailingStore]:
             data = store.objects.get(self.path)
             if data is None:
                 return self.answer(404)
+            etag = f'"{md5(data).hexdigest()}"'
+            if self.headers.get("If-Match", etag) != etag:
+                return self.answer(412)
             found = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
             first, last = (int(found[1]), int(found[2] or len(data) - 1)) if found else (0, len(data) - 1)
             part = data[first : last + 1]
-            headers = {"ETag": f'"{md5(data).hexdigest()}"', "Last_Modified": "Wed, 01 Jan 2025 00:00:00 GMT"}
+            headers = {"ETag": etag, "Last_Modified": "Wed, 01 Jan 2025 00:00:00 GMT"}
             if found:
                 headers["Content_Range"] = f"bytes {first}-{first + len(part) - 1}/{len(data)}"
-            self.answer(206 if found else 200, part, None if fault is None else len(part) // 2, **headers)
+            self.answer(206 if found else 200, part, **headers)
 
         do_HEAD = do_PUT = do_DELETE = do_POST = do_GET  # noqa: N815
 

@@ -1,11 +1,14 @@
 """A dataset in an object store that fails: what is waited for, what is told, and what is never mixed up."""
 
+import os
 import pickle
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
 from itertools import count
+from pathlib import Path
 
 import pytest
 from failing_store import FailingStore, failing_store
@@ -14,8 +17,11 @@ from object_store import environment
 from marathon_pipeline.dataset import remote
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import Failed
+from marathon_pipeline.records import Source
+from marathon_pipeline.sources.download import fetch
+from marathon_pipeline.sources.settings import DownloadSettings
 
-SECOND = timedelta(seconds=1)
+SECOND, MIB = timedelta(seconds=1), 2**20
 
 
 @pytest.fixture
@@ -67,3 +73,48 @@ def test_a_worker_waits_for_a_store_longer_than_the_command_that_finds_it_out(
     in_worker = pickle.loads(pickle.dumps(Storage("s3://b/d")))
     in_worker.write("k", b"x")
     assert store.objects == {"/b/d/k": b"x"}
+
+
+def slowly(request: BaseHTTPRequestHandler) -> None:
+    time.sleep(0.3 if request.command == "GET" else 0)
+
+
+def test_an_object_that_takes_longer_than_all_tries_of_a_request_is_read(store: FailingStore) -> None:
+    whole = store.objects["/b/d/k"] = os.urandom(5 * MIB)
+    store.fails, store.most = slowly, 2 * MIB
+    storage = Storage("s3://b/d", patience=SECOND / 2)
+    with storage.local_file("k") as path:
+        assert path.read_bytes() == whole
+    assert storage.read("k") == whole
+
+
+def test_two_versions_of_an_object_are_never_mixed(store: FailingStore) -> None:
+    def replaced(request: BaseHTTPRequestHandler) -> None:
+        if request.headers.get("Range"):
+            store.objects["/b/d/k"] = bytes(5 * MIB)
+
+    store.objects["/b/d/k"] = os.urandom(5 * MIB)
+    store.fails, store.most = replaced, 2 * MIB
+    with pytest.raises(Failed, match="written anew"):
+        Storage("s3://b/d", patience=SECOND / 2).read("k")
+
+
+def test_a_download_goes_on_where_it_broke_off_unless_the_object_is_another_one(
+    store: FailingStore, tmp_path: Path
+) -> None:
+    source = Source(source_id="a", url="s3://b/v.mp4")
+
+    def broken_off(whole: bytes) -> None:
+        store.objects["/b/v.mp4"] = whole
+        with pytest.raises(Failed, match="not whole"):
+            fetch(source, tmp_path, DownloadSettings(max_seconds=1e-9))
+        store.asked.clear()
+
+    whole = os.urandom(5 * MIB)
+    broken_off(whole)
+    assert fetch(source, tmp_path, DownloadSettings()).read_bytes() == whole
+    ((_, began),) = (asked for asked in store.asked if asked[0] == "GET")
+    assert int(began.removeprefix("bytes=").removesuffix("-")) >= MIB
+    broken_off(whole)
+    store.objects["/b/v.mp4"] = bytes(5 * MIB)
+    assert fetch(source, tmp_path, DownloadSettings()).read_bytes() == bytes(5 * MIB)
