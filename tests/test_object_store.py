@@ -17,6 +17,7 @@ from conftest import Command
 from object_store import BUCKET, environment, in_front, object_store
 from obstore.store import S3Store
 
+from marathon_pipeline.dataset import remote
 from marathon_pipeline.dataset.lease import Held, Lease
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import Failed
@@ -82,6 +83,17 @@ def test_a_video_that_a_store_does_not_give_has_a_typed_reason(
 def test_a_manifest_that_is_not_there_is_said_in_one_line(store: str, marathon: Command) -> None:
     said = marathon("manifest", "check", f"{ROOT}/absent.csv", code=2)
     assert said.count("\n") == 1 and f"{ROOT}/absent.csv does not exist" in said
+
+
+def test_a_large_file_goes_to_a_store_in_as_many_parts_as_it_allows(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_PARTS", 2)
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(21 * 2**20)
+    put("mine/large", tmp_path / "large")
+    assert str(client(store).head("mine/large")["e_tag"]).strip('"').endswith("-2")
+    assert remote.part_bytes(5 * 2**20) == 5 * 2**20, "none but the last may be smaller"
 
 
 def test_of_many_that_take_a_lease_at_once_one_gets_it(store: str) -> None:

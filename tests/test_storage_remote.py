@@ -14,7 +14,7 @@ import pytest
 from failing_store import FailingStore, failing_store
 from object_store import environment
 
-from marathon_pipeline.dataset import remote
+from marathon_pipeline.dataset import remote, storage
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import Failed
 from marathon_pipeline.records import Source
@@ -45,11 +45,11 @@ def test_a_store_is_asked_again_until_the_time_is_over_however_often_that_is(sto
 
 @pytest.mark.slow
 def test_an_outage_of_half_a_minute_is_survived(store: FailingStore) -> None:
-    storage = pickle.loads(pickle.dumps(Storage("s3://b/d")))
+    in_worker = pickle.loads(pickle.dumps(Storage("s3://b/d")))
     store.fails = refused
     end = threading.Timer(30, lambda: setattr(store, "fails", lambda request: None))
     end.start()
-    storage.write("k", b"x")
+    in_worker.write("k", b"x")
     assert not end.is_alive() and store.objects == {"/b/d/k": b"x"}
 
 
@@ -82,10 +82,10 @@ def slowly(request: BaseHTTPRequestHandler) -> None:
 def test_an_object_that_takes_longer_than_all_tries_of_a_request_is_read(store: FailingStore) -> None:
     whole = store.objects["/b/d/k"] = os.urandom(5 * MIB)
     store.fails, store.most = slowly, 2 * MIB
-    storage = Storage("s3://b/d", patience=SECOND / 2)
-    with storage.local_file("k") as path:
+    dataset = Storage("s3://b/d", patience=SECOND / 2)
+    with dataset.local_file("k") as path:
         assert path.read_bytes() == whole
-    assert storage.read("k") == whole
+    assert dataset.read("k") == whole
 
 
 def test_two_versions_of_an_object_are_never_mixed(store: FailingStore) -> None:
@@ -97,6 +97,16 @@ def test_two_versions_of_an_object_are_never_mixed(store: FailingStore) -> None:
     store.fails, store.most = replaced, 2 * MIB
     with pytest.raises(Failed, match="written anew"):
         Storage("s3://b/d", patience=SECOND / 2).read("k")
+
+
+def test_an_object_that_is_too_large_for_a_store_to_copy_passes_through(
+    store: FailingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.objects["/b/d/k"] = whole = os.urandom(2000)
+    store.fails = lambda request: 400 if request.headers.get("x-amz-copy-source") else None
+    monkeypatch.setattr(storage, "_COPIED_BYTES", 1000)
+    Storage("s3://b/d").copy("k", "l")
+    assert store.objects["/b/d/l"] == whole
 
 
 def test_a_download_goes_on_where_it_broke_off_unless_the_object_is_another_one(

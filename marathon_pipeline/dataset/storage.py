@@ -21,7 +21,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore
 
-from marathon_pipeline.dataset.remote import PATIENCE, first_contact, opened, pieces
+from marathon_pipeline.dataset.remote import PATIENCE, first_contact, opened, part_bytes, pieces
 from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.records import digest
 
@@ -30,6 +30,7 @@ _READ_AHEAD = 4 * 2**20  # bytes asked for at once: less, and a stream waits for
 _READS_AT_ONCE = 16
 PARTS_DAYS = 7  # that a download which broke off waits on a machine of a store's dataset to be gone on with
 _PIECES_AT_ONCE = 3  # of 5 MB each, of a file that is written: what an hour-long proxy takes in memory
+_COPIED_BYTES = 2**30  # by the store itself, which has half a minute for it; S3 would copy 5 GiB at most
 
 
 class Storage:
@@ -91,7 +92,8 @@ class Storage:
 
     def write_file(self, key: str, path: Path) -> None:
         with _errors(f"{self.url}/{key}", "written"):
-            obstore.put(self._store, key, path, max_concurrency=_PIECES_AT_ONCE)
+            parts = part_bytes(path.stat().st_size)
+            obstore.put(self._store, key, path, chunk_size=parts, max_concurrency=_PIECES_AT_ONCE)
 
     def create(self, key: str, data: bytes) -> bool:
         """Write only where nothing is: False if the key was there already."""
@@ -116,6 +118,10 @@ class Storage:
         return True
 
     def copy(self, key: str, to: str) -> None:
+        if self.root is None and self.size(key) > _COPIED_BYTES:
+            with self.local_file(key) as path:
+                self.write_file(to, path)
+            return
         with _errors(f"{self.url}/{to}", "written"):
             obstore.copy(self._store, key, to)
 
