@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -83,6 +84,18 @@ def test_a_video_that_a_store_does_not_give_has_a_typed_reason(
 def test_a_manifest_that_is_not_there_is_said_in_one_line(store: str, marathon: Command) -> None:
     said = marathon("manifest", "check", f"{ROOT}/absent.csv", code=2)
     assert said.count("\n") == 1 and f"{ROOT}/absent.csv does not exist" in said
+
+
+def test_a_bucket_that_is_not_there_is_named_in_one_line(store: str, marathon: Command) -> None:
+    (marathon.folder / "job.yaml").write_text(JOB.replace(f"{ROOT}/DATASET", "s3://misspelt/mine"))
+    for command in (("plan", "job.yaml"), ("status", "s3://misspelt/mine")):
+        said = marathon(*command, code=2)
+        assert said.count("\n") == 1 and "there is no bucket misspelt" in said
+    in_worker = pickle.loads(pickle.dumps(Storage("s3://misspelt/mine")))
+    for work in (in_worker.write, in_worker.create):
+        with pytest.raises(Failed, match="no bucket misspelt") as failed:
+            work("k", b"x")
+        assert failed.value.reason == "storage" and failed.value.transient
 
 
 def test_a_large_file_goes_to_a_store_in_as_many_parts_as_it_allows(

@@ -1,5 +1,6 @@
 """A dataset in an object store that fails: what is waited for, what is told, and what is never mixed up."""
 
+import asyncio
 import os
 import pickle
 import threading
@@ -15,11 +16,14 @@ from failing_store import FailingStore, failing_store
 from object_store import environment
 
 from marathon_pipeline.dataset import remote, storage
+from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import Failed
+from marathon_pipeline.pipeline.work import Order, carry_out
 from marathon_pipeline.records import Source
 from marathon_pipeline.sources.download import fetch
 from marathon_pipeline.sources.settings import DownloadSettings
+from marathon_pipeline.stages.segment import Segment, SegmentSettings
 
 SECOND, MIB = timedelta(seconds=1), 2**20
 
@@ -73,6 +77,24 @@ def test_a_worker_waits_for_a_store_longer_than_the_command_that_finds_it_out(
     in_worker = pickle.loads(pickle.dumps(Storage("s3://b/d")))
     in_worker.write("k", b"x")
     assert store.objects == {"/b/d/k": b"x"}
+
+
+def test_a_dataset_that_a_worker_gets_asks_the_store_nothing_by_itself(store: FailingStore) -> None:
+    packed = pickle.dumps(Dataset("s3://b/d", create=True))
+    store.fails = refused
+    store.asked.clear()
+    assert pickle.loads(packed).url == "s3://b/d" and not store.asked
+
+
+def test_a_machine_whose_keys_for_a_store_are_no_good_fails_its_videos_for_now(
+    store: FailingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "absent.json"))
+    packed = pickle.dumps(Dataset("s3://b/d", create=True))
+    dataset = pickle.loads(packed.replace(b"s3://b/d", b"gs://b/d"))
+    stage = Segment(SegmentSettings(), dataset.storage)
+    (outcome,) = asyncio.run(carry_out(stage, dataset, Order("v", "v", {"": "f"}, {}, False, True, None)))
+    assert (outcome.reason, outcome.transient) == ("storage", True) and "absent.json" in outcome.message
 
 
 def slowly(request: BaseHTTPRequestHandler) -> None:

@@ -30,6 +30,7 @@ _READ_AHEAD = 4 * 2**20  # bytes asked for at once: less, and a stream waits for
 _READS_AT_ONCE = 16
 PARTS_DAYS = 7  # that a download which broke off waits on a machine of a store's dataset to be gone on with
 _PIECES_AT_ONCE = 3  # of 5 MB each, of a file that is written: what an hour-long proxy takes in memory
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")  # in an answer that else says the same as of a missing object
 _COPIED_BYTES = 2**30  # by the store itself, which has half a minute for it; S3 would copy 5 GiB at most
 
 
@@ -324,11 +325,15 @@ def _bytes_below(folder: Path) -> int:
 
 @contextlib.contextmanager
 def _errors(key: str, done: str) -> Iterator[None]:
+    """Lets FileNotFoundError through, unless something is written: then it means no key."""
     try:
         yield
-    except (AlreadyExistsError, FileNotFoundError):
-        raise
     except (BaseError, OSError) as error:
+        if any(code in str(error) for code in _NO_BUCKET):
+            what = f"there is no bucket {key.split('/')[2]}: correct the URL, or create it"
+            raise Failed("storage", f"{key}: {what}", transient=True) from None
+        if isinstance(error, FileNotFoundError) and done != "written":
+            raise
         full = "No space left" in str(error) or "os error 28" in str(error)
         read_only = "Read-only file system" in str(error) or "ermission denied" in str(error)
         why = "it is read-only: make it writable, or give another `dataset`" if read_only else _line(error)
