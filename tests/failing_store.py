@@ -32,7 +32,7 @@ def failing_store() -> Iterator[FailingStore]:
     store = FailingStore()
 
     class Answers(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+        protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
 
         def log_message(self, *_: object) -> None: ...
 

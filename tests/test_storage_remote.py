@@ -73,7 +73,7 @@ def test_a_worker_waits_for_a_store_longer_than_the_command_that_finds_it_out(
 ) -> None:
     monkeypatch.setattr(remote, "FIRST_PATIENCE", SECOND / 100)
     tries = count()
-    store.fails = lambda request: 503 if next(tries) < 3 else None
+    store.fails = lambda request: 503 if next(tries) < 2 else None
     in_worker = pickle.loads(pickle.dumps(Storage("s3://b/d")))
     in_worker.write("k", b"x")
     assert store.objects == {"/b/d/k": b"x"}

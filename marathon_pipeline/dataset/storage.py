@@ -180,14 +180,16 @@ class Storage:
     def open(self, key: str) -> Iterator[IO[bytes]]:
         """The key as a file to read and to seek in: its pieces are fetched as they are asked for.
 
-        Raises FileNotFoundError where there is no such key.
+        Raises FileNotFoundError where there is no such key, and while it is read Failed where the store fails.
         """
         if self.root is not None:
             with (self.root / key).open("rb") as file:
                 yield file
             return
-        reader = obstore.open_reader(self._store, key, buffer_size=_READ_AHEAD)
-        yield io.BufferedReader(_Remote(reader), _READ_AHEAD)
+        name = f"{self.url}/{key}"
+        with _errors(name, "read"):
+            reader = obstore.open_reader(self._store, key, buffer_size=_READ_AHEAD)
+        yield io.BufferedReader(_Remote(reader, name), _READ_AHEAD)
 
     def scratch(self) -> Path:
         """A local folder for half-done work, emptied when a run begins. Of a store's dataset each process has its own,
@@ -293,8 +295,8 @@ def _of_this_process(folder: Path) -> Path:
 class _Remote(io.RawIOBase):
     """An object in a store as Python's files are; obstore's own reader gives out its own kind of bytes."""
 
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
+    def __init__(self, reader: Any, name: str) -> None:
+        self._reader, self._name = reader, name
 
     def readable(self) -> bool:
         return True
@@ -303,13 +305,15 @@ class _Remote(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return int(self._reader.seek(offset, whence))
+        with _errors(self._name, "read"):
+            return int(self._reader.seek(offset, whence))
 
     def tell(self) -> int:
         return int(self._reader.tell())
 
     def readinto(self, buffer: Any) -> int:
-        data = bytes(self._reader.read(len(buffer)))
+        with _errors(self._name, "read"):
+            data = bytes(self._reader.read(len(buffer)))
         buffer[: len(data)] = data
         return len(data)
 
