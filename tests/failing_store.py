@@ -54,8 +54,12 @@ def failing_store() -> Iterator[FailingStore]:
             if self.command == "PUT":
                 store.objects[self.path] = body
                 return self.answer(200, ETag='"e"')
-            if self.command == "DELETE":
-                return self.answer(404 if store.objects.pop(self.path, None) is None else 204)
+            if self.command == "POST":  # of the kind `/bucket?delete`
+                keys = re.findall(r"<Key>(.*?)</Key>", body.decode())
+                for key in keys:
+                    store.objects.pop(f"{self.path.partition('?')[0]}/{key}", None)
+                told = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
+                return self.answer(200, f"<DeleteResult>{told}</DeleteResult>".encode())
             data = store.objects.get(self.path)
             if data is None:
                 return self.answer(404)
@@ -70,7 +74,7 @@ def failing_store() -> Iterator[FailingStore]:
                 headers["Content_Range"] = f"bytes {first}-{first + len(part) - 1}/{len(data)}"
             self.answer(206 if found else 200, part, **headers)
 
-        do_HEAD = do_PUT = do_DELETE = do_POST = do_GET  # noqa: N815
+        do_HEAD = do_PUT = do_POST = do_GET  # noqa: N815
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

@@ -131,6 +131,23 @@ def test_an_object_that_is_too_large_for_a_store_to_copy_passes_through(
     assert store.objects["/b/d/l"] == whole
 
 
+def test_what_is_removed_is_not_looked_for_first(store: FailingStore) -> None:
+    dataset = Storage("s3://b/d", patience=SECOND)
+    store.objects["/b/d/k"] = b"x"
+    dataset.remove("k")
+    dataset.remove("k")
+    assert not store.objects and [method for method, _ in store.asked] == ["POST", "POST"]
+
+
+def test_one_that_is_gone_keeps_no_other_from_being_removed(tmp_path: Path) -> None:
+    dataset = Storage(tmp_path.as_uri(), patience=SECOND)  # which deletes one by one, as Google's store does
+    keys = [f"k{number}" for number in range(30)]
+    for key in keys:
+        dataset.write(key, b"x")
+    dataset.remove_all(["absent", *keys])
+    assert not dataset.keys("")
+
+
 def test_a_download_goes_on_where_it_broke_off_unless_the_object_is_another_one(
     store: FailingStore, tmp_path: Path
 ) -> None:

@@ -126,21 +126,22 @@ class Storage:
         with _errors(f"{self.url}/{to}", "written"):
             obstore.copy(self._store, key, to)
 
-    def remove(self, key: str) -> bool:
-        """Remove a key; False where there was none."""
-        if not self.exists(key):
-            return False
+    def remove(self, key: str) -> None:
+        """Remove a key, where it is there."""
         with _errors(f"{self.url}/{key}", "removed"), contextlib.suppress(FileNotFoundError):
             if path := self._file(key):
                 path.unlink()
             else:
                 obstore.delete(self._store, key)
-        return True
 
     def remove_all(self, keys: Sequence[str]) -> None:
-        """Those that are there, in one request."""
-        with _errors(self.url, "removed"), contextlib.suppress(FileNotFoundError):
-            obstore.delete(self._store, keys)
+        """Those that are there; S3 does it in one request."""
+        try:
+            with _errors(self.url, "removed"):
+                obstore.delete(self._store, keys)
+        except FileNotFoundError:  # other stores are asked for each, and the first that is gone keeps the rest
+            for key in keys:
+                self.remove(key)
 
     def exists(self, key: str) -> bool:
         with _errors(f"{self.url}/{key}", "read"):
