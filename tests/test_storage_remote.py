@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pickle
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -129,6 +130,28 @@ def test_an_object_that_is_too_large_for_a_store_to_copy_passes_through(
     monkeypatch.setattr(storage, "_COPIED_BYTES", 1000)
     Storage("s3://b/d").copy("k", "l")
     assert store.objects["/b/d/l"] == whole
+
+
+def test_a_slash_at_the_end_of_a_url_is_not_doubled() -> None:
+    assert Storage("s3://b/d/").url == Storage("s3://b/d").url == "s3://b/d"
+
+
+def test_users_of_one_dataset_on_one_machine_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def part_of(user: int) -> Path:
+        monkeypatch.setattr(os, "getuid", lambda: user)
+        return Storage("s3://b/d").partial()
+
+    assert part_of(1000) == part_of(1000) != part_of(1001)
+
+
+def test_a_temporary_folder_that_is_not_writable_is_not_taken_for_the_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/1/fdinfo")  # where not even root makes a folder
+    with pytest.raises(Failed, match="read-only: set TMPDIR"):
+        Storage("s3://b/d").scratch()
 
 
 def test_what_is_removed_is_not_looked_for_first(store: FailingStore) -> None:

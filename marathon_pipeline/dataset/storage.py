@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import io
+import os
 import re
 import shutil
 import stat
@@ -30,6 +31,8 @@ _READ_AHEAD = 4 * 2**20  # bytes asked for at once: less, and a stream waits for
 _READS_AT_ONCE = 16
 PARTS_DAYS = 7  # that a download which broke off waits on a machine of a store's dataset to be gone on with
 _PIECES_AT_ONCE = 3  # of 5 MB each, of a file that is written: what an hour-long proxy takes in memory
+_OF_DATASET = "make it writable, or give another `dataset`"
+_OF_MACHINE = "set TMPDIR to a folder that you may write to"
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")  # in an answer that else says the same as of a missing object
 _COPIED_BYTES = 2**30  # by the store itself, which has half a minute for it; S3 would copy 5 GiB at most
 
@@ -42,7 +45,7 @@ class Storage:
 
     def __init__(self, url: str, *, patience: timedelta | None = None) -> None:
         self.root = None if "://" in url else Path(url).expanduser().resolve()
-        self.url = url if self.root is None else str(self.root)
+        self.url = url.rstrip("/") if self.root is None else str(self.root)
         self._patience = patience
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -230,9 +233,9 @@ class Storage:
         return _bytes_below(self.partial())
 
     def _local(self, name: str) -> Path:
-        base = self.root if self.root is not None else Path(tempfile.gettempdir()) / f"marathon-{digest(self.url)[:12]}"
-        folder = base / name
-        with _errors(str(folder), "written"):
+        own = f"marathon-{os.getuid()}-{digest(self.url)[:12]}"  # another user could not write to the same one
+        folder = (self.root or Path(tempfile.gettempdir()) / own) / name
+        with _errors(str(folder), "written", _OF_DATASET if self.root else _OF_MACHINE):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -277,7 +280,7 @@ _HOLDING = threading.Lock()
 
 
 def _of_this_process(folder: Path) -> Path:
-    with _HOLDING, _errors(str(folder), "written"):
+    with _HOLDING, _errors(str(folder), "written", _OF_MACHINE):
         if folder not in _HELD:
             for left in folder.glob("*.lock"):
                 with contextlib.suppress(BlockingIOError, FileNotFoundError), left.open("rb") as file:
@@ -329,7 +332,7 @@ def _bytes_below(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def _errors(key: str, done: str) -> Iterator[None]:
+def _errors(key: str, done: str, mend: str = _OF_DATASET) -> Iterator[None]:
     """Lets FileNotFoundError through, unless something is written: then it means no key."""
     try:
         yield
@@ -341,7 +344,7 @@ def _errors(key: str, done: str) -> Iterator[None]:
             raise
         full = "No space left" in str(error) or "os error 28" in str(error)
         read_only = "Read-only file system" in str(error) or "ermission denied" in str(error)
-        why = "it is read-only: make it writable, or give another `dataset`" if read_only else _line(error)
+        why = f"it is read-only: {mend}" if read_only else _line(error)
         what = "the disk is full: free some space" if full else f"cannot be {done} ({why})"
         raise Failed("disk_full" if full else "storage", f"{key}: {what}", transient=True) from None
 
