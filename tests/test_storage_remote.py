@@ -43,8 +43,8 @@ def refused(request: BaseHTTPRequestHandler) -> int:
 
 def test_a_store_is_asked_again_until_the_time_is_over_however_often_that_is(store: FailingStore) -> None:
     tries = count()
-    store.fails = lambda request: 503 if next(tries) < 15 else None
-    Storage("s3://b/d", patience=3 * SECOND).write("k", b"x")
+    store.fails = lambda request: 503 if next(tries) < 12 else None
+    Storage("s3://b/d", patience=2 * SECOND).write("k", b"x")
     assert store.objects == {"/b/d/k": b"x"}
 
 
@@ -99,13 +99,13 @@ def test_a_machine_whose_keys_for_a_store_are_no_good_fails_its_videos_for_now(
 
 
 def slowly(request: BaseHTTPRequestHandler) -> None:
-    time.sleep(0.3 if request.command == "GET" else 0)
+    time.sleep(0.15 if request.command == "GET" else 0)
 
 
 def test_an_object_that_takes_longer_than_all_tries_of_a_request_is_read(store: FailingStore) -> None:
     whole = store.objects["/b/d/k"] = os.urandom(5 * MIB)
     store.fails, store.most = slowly, 2 * MIB
-    dataset = Storage("s3://b/d", patience=SECOND / 2)
+    dataset = Storage("s3://b/d", patience=SECOND / 4)
     with dataset.local_file("k") as path:
         assert path.read_bytes() == whole
     assert dataset.read("k") == whole

@@ -21,8 +21,14 @@ _PART_BYTES, _PARTS = 5 * 2**20, 9_000  # of an upload: S3 takes ten thousand, n
 
 def opened(url: str, patience: timedelta = PATIENCE) -> Any:
     """The store, or a folder of it. A request is repeated for so long: within three minutes after 0.2 to 15 s."""
-    pauses = {"init_backoff": patience / 900, "max_backoff": patience / 12, "base": 3}
-    return from_url(url, retry_config={"max_retries": _TRIES, "retry_timeout": patience, "backoff": pauses})
+    return from_url(
+        url,
+        retry_config={
+            "max_retries": _TRIES,
+            "retry_timeout": patience,
+            "backoff": {"init_backoff": patience / 900, "max_backoff": patience / 12, "base": 3},
+        },
+    )
 
 
 def first_contact(url: str, key: str) -> None:
