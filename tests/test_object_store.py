@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import obstore
@@ -18,8 +19,8 @@ from conftest import Command
 from object_store import BUCKET, environment, in_front, object_store
 from obstore.store import S3Store
 
-from marathon_pipeline.dataset import remote
-from marathon_pipeline.dataset.lease import Held, Lease
+from marathon_pipeline.dataset import lease, remote
+from marathon_pipeline.dataset.lease import Held, Lease, holder_of
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import Failed
 from marathon_pipeline.records import Source
@@ -120,6 +121,20 @@ def test_of_many_that_take_a_lease_at_once_one_gets_it(store: str) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(take, range(8))) == 1
+
+
+def test_a_heart_does_not_wait_for_a_store_as_long_as_a_run_does(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "FIRST_PATIENCE", timedelta(seconds=0.3))
+    with in_front(store) as front, pytest.MonkeyPatch.context() as patch:
+        use(front.url, patch)
+        with Lease(Storage(f"{ROOT}/outage")) as held:
+            front.storm = 1.0
+            held.tell({"sources": 1}, at_once=True)
+            while not front.answered["503"]:
+                time.sleep(0.01)
+        front.storm = 0.0
+        holder = holder_of(Storage(f"{ROOT}/outage"))
+        assert holder and holder.state != "released", "it ended with the outage, not with the store's answer"
 
 
 WORKER = """

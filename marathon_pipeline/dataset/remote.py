@@ -31,10 +31,10 @@ def opened(url: str, patience: timedelta = PATIENCE) -> Any:
     )
 
 
-def first_contact(url: str, key: str) -> None:
-    """Raises what is wrong with a store that does not answer; what it refuses to this question is no matter."""
+def first_contact(url: str) -> None:
+    """Raises what is wrong with a store that does not answer. FileNotFoundError is an answer, and a refusal too."""
     with contextlib.suppress(PermissionDeniedError, UnauthenticatedError):
-        obstore.get(opened(url, FIRST_PATIENCE), key)
+        obstore.get(opened(url, FIRST_PATIENCE), "dataset.json")
 
 
 def pieces(store: Any, key: str, known: Any = None, at: int = 0) -> Iterator[bytes]:

@@ -62,7 +62,7 @@ class Storage:
             ) from None
         if self.root is None and self._patience is None:
             with contextlib.suppress(FileNotFoundError), _errors(self.url, "read"):
-                first_contact(self.url, "dataset.json")
+                first_contact(self.url)
         return store
 
     def read(self, key: str) -> bytes:
