@@ -31,6 +31,7 @@ from marathon_pipeline.hour_llava.data.settings import LoaderSettings  # noqa: E
 from marathon_pipeline.hour_llava.data.shards import ReleaseShards  # noqa: E402
 from marathon_pipeline.hour_llava.data.units import estimated_tokens  # noqa: E402
 from marathon_pipeline.hour_llava.example import Example  # noqa: E402
+from marathon_pipeline.hour_llava.export.write import export_release  # noqa: E402
 from marathon_pipeline.hour_llava.features import Cached, feature_key, write_features  # noqa: E402
 from marathon_pipeline.release.settings import ReleaseSettings  # noqa: E402
 
@@ -362,7 +363,7 @@ def test_a_release_is_read_from_an_object_store_as_from_a_folder(url: str) -> No
 
 
 @pytest.mark.parametrize("features", [False, True])
-def test_a_store_that_fails_under_a_loader_ends_it_and_costs_no_video(
+def test_a_store_that_fails_under_a_loader_or_an_export_ends_it_and_costs_no_video(
     features: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ReleaseSettings(shards=2, media_shards=2, media=not features)
@@ -383,3 +384,5 @@ def test_a_store_that_fails_under_a_loader_ends_it_and_costs_no_video(
         with pytest.raises(Failed, match="cannot be read"):
             list(loader)
         assert not loader.unreadable
+        with pytest.raises(Failed, match="cannot be read"):
+            export_release(plain.releases[0], "hourllava" if features else "llava-next", "train", tmp_path / "out")
