@@ -397,6 +397,20 @@ def test_a_living_holder_whose_clock_is_wrong_is_not_dead(tmp_path: Path, short_
         assert dataset.storage.keys("lease") == ["lease/00000005.json"]
 
 
+def test_a_heart_beats_on_after_a_beat_that_ended_in_an_error_of_any_kind(tmp_path: Path) -> None:
+    dataset = Dataset(str(tmp_path), create=True)
+    with dataset.lease() as held:
+        held.tell({"what no JSON has": object()}, at_once=True)
+        while held._wake.is_set():
+            time.sleep(0.01)
+        time.sleep(0.1)
+        held.tell({"sources": 7}, at_once=True)
+        end = time.monotonic() + 5
+        while (holder := lease.holder_of(dataset.storage)) and not holder.note and time.monotonic() < end:
+            time.sleep(0.01)
+        assert holder and holder.note == {"sources": 7}
+
+
 def test_who_was_overtaken_while_it_watched_a_dead_holder_is_refused(tmp_path: Path, short_lease: None) -> None:
     dataset = Dataset(str(tmp_path), create=True)
     held(dataset, alive=0.0)

@@ -4,6 +4,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from failing_store import failing_store  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from object_store import environment  # noqa: E402
 from small_releases import Film, films, proxy, released  # noqa: E402
 
+from marathon_pipeline.dataset import storage  # noqa: E402
 from marathon_pipeline.dataset.storage import Storage  # noqa: E402
 from marathon_pipeline.errors import Failed, UserError  # noqa: E402
 from marathon_pipeline.hour_llava.data.conversation import asked  # noqa: E402
@@ -27,6 +31,7 @@ from marathon_pipeline.hour_llava.data.settings import LoaderSettings  # noqa: E
 from marathon_pipeline.hour_llava.data.shards import ReleaseShards  # noqa: E402
 from marathon_pipeline.hour_llava.data.units import estimated_tokens  # noqa: E402
 from marathon_pipeline.hour_llava.example import Example  # noqa: E402
+from marathon_pipeline.hour_llava.export.write import export_release  # noqa: E402
 from marathon_pipeline.hour_llava.features import Cached, feature_key, write_features  # noqa: E402
 from marathon_pipeline.release.settings import ReleaseSettings  # noqa: E402
 
@@ -355,3 +360,29 @@ def test_features_of_another_tower_are_refused(
 
 def test_a_release_is_read_from_an_object_store_as_from_a_folder(url: str) -> None:
     assert seen(list(loader_of(f"file://{url}"))) == seen(list(loader_of(url)))
+
+
+@pytest.mark.parametrize("features", [False, True])
+def test_a_store_that_fails_under_a_loader_or_an_export_ends_it_and_costs_no_video(
+    features: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ReleaseSettings(shards=2, media_shards=2, media=not features)
+    name = released(tmp_path, films(6, pairs=3), settings).name
+    for film in films(6) if features else ():
+        made = Cached(torch.zeros((4, 64, 8), dtype=torch.bfloat16), "same", "0" * 64)
+        write_features(Storage(str(tmp_path)), film.source_id, made)
+    with failing_store() as store:
+        for path in filter(Path.is_file, tmp_path.rglob("*")):
+            store.objects[f"/b/{path.relative_to(tmp_path)}"] = path.read_bytes()
+        for variable, value in environment(store.url).items():
+            monkeypatch.setenv(variable, value)
+        monkeypatch.setattr(storage, "PATIENCE", timedelta(seconds=0.1))
+        plain = LoaderSettings(releases=(f"s3://b/releases/{name}",), workers=0, batch_size=3, features=features)
+        assert len({example.video_id for batch in Loader(plain) for example in batch}) == 6
+        loader = Loader(plain)
+        store.fails = lambda request: 503 if request.path.endswith(("1.tar", "film-3.safetensors")) else None
+        with pytest.raises(Failed, match="cannot be read"):
+            list(loader)
+        assert not loader.unreadable
+        with pytest.raises(Failed, match="cannot be read"):
+            export_release(plain.releases[0], "hourllava" if features else "llava-next", "train", tmp_path / "out")

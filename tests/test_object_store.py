@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import obstore
@@ -17,7 +19,8 @@ from conftest import Command
 from object_store import BUCKET, environment, in_front, object_store
 from obstore.store import S3Store
 
-from marathon_pipeline.dataset.lease import Held, Lease
+from marathon_pipeline.dataset import lease, remote
+from marathon_pipeline.dataset.lease import Held, Lease, holder_of
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import Failed
 from marathon_pipeline.records import Source
@@ -118,6 +121,29 @@ def test_a_manifest_that_is_not_there_is_said_in_one_line(store: str, marathon: 
     assert said.count("\n") == 1 and f"{ROOT}/absent.csv does not exist" in said
 
 
+def test_a_bucket_that_is_not_there_is_named_in_one_line(store: str, marathon: Command) -> None:
+    (marathon.folder / "job.yaml").write_text(JOB.replace(f"{ROOT}/DATASET", "s3://misspelt/mine"))
+    for command in (("plan", "job.yaml"), ("status", "s3://misspelt/mine")):
+        said = marathon(*command, code=2)
+        assert said.count("\n") == 1 and "there is no bucket misspelt" in said
+    in_worker = pickle.loads(pickle.dumps(Storage("s3://misspelt/mine")))
+    for work in (in_worker.write, in_worker.create):
+        with pytest.raises(Failed, match="no bucket misspelt") as failed:
+            work("k", b"x")
+        assert failed.value.reason == "storage" and failed.value.transient
+
+
+def test_a_large_file_goes_to_a_store_in_as_many_parts_as_it_allows(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_PARTS", 2)
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(21 * 2**20)
+    put("mine/large", tmp_path / "large")
+    assert str(client(store).head("mine/large")["e_tag"]).strip('"').endswith("-2")
+    assert remote.part_bytes(5 * 2**20) == 5 * 2**20, "none but the last may be smaller"
+
+
 def test_of_many_that_take_a_lease_at_once_one_gets_it(store: str) -> None:
     def take(_: int) -> bool:
         try:
@@ -129,6 +155,20 @@ def test_of_many_that_take_a_lease_at_once_one_gets_it(store: str) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(take, range(8))) == 1
+
+
+def test_a_heart_does_not_wait_for_a_store_as_long_as_a_run_does(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "FIRST_PATIENCE", timedelta(seconds=0.3))
+    with in_front(store) as front, pytest.MonkeyPatch.context() as patch:
+        use(front.url, patch)
+        with Lease(Storage(f"{ROOT}/outage")) as held:
+            front.storm = 1.0
+            held.tell({"sources": 1}, at_once=True)
+            while not front.answered["503"]:
+                time.sleep(0.01)
+        front.storm = 0.0
+        holder = holder_of(Storage(f"{ROOT}/outage"))
+        assert holder and holder.state != "released", "it ended with the outage, not with the store's answer"
 
 
 WORKER = """

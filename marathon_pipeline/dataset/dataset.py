@@ -63,7 +63,9 @@ class Dataset:
         self._removals: Removals | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Dataset, (self.url,)
+        if self.storage.root is not None:
+            return Dataset, (self.url,)  # which raises on a node that does not see the folder
+        return _in_worker, (self.storage,)
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -132,6 +134,13 @@ class Dataset:
                     continue
                 own = tuple(sorted(tasks[video_id]))
                 yield Finished(video_id, source_id, own, seconds.get(video_id, 0.0), events.get(video_id, 0))
+
+
+def _in_worker(storage: Storage) -> Dataset:
+    """Nothing is asked: a store that fails while Ray unpacks it would be taken for the death of the worker."""
+    dataset = Dataset.__new__(Dataset)
+    dataset.storage, dataset.url, dataset.tables = storage, storage.url, Tables(storage)
+    return dataset
 
 
 def media_key(kind: str, owner: str, suffix: str) -> str:

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import psutil
 
+from marathon_pipeline.dataset.remote import FIRST_PATIENCE
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import Failed, UserError
 
@@ -67,6 +68,7 @@ class Lease:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+        self._heart = Storage(storage.url, patience=FIRST_PATIENCE)  # the lease does not live for three minutes
         self.after_death = False
         self._note: Mapping[str, Any] = {}
         self._stop, self._wake = threading.Event(), threading.Event()
@@ -103,7 +105,7 @@ class Lease:
         self._wake.set()
         self._thread.join()
         with contextlib.suppress(Failed):  # a full disk: the lease ends with this process all the same
-            self._storage.write(self._key, self._content(released=True))
+            self._heart.write(self._key, self._content(released=True))
 
     @property
     def place(self) -> dict[str, Any]:
@@ -133,10 +135,9 @@ class Lease:
             self._wake.clear()
             if self._stop.is_set():
                 return
-            try:
-                self._storage.write(self._key, self._content())
-            except Failed:
-                continue  # the next beat may get through; the lease outlives several missed ones
+            # Whatever goes wrong: else a run goes on without its heart. The lease outlives several missed beats.
+            with contextlib.suppress(Exception):
+                self._heart.write(self._key, self._content())
 
     def _released(self, key: str) -> bool:
         """False where its holder died. Raises UserError where it lives."""

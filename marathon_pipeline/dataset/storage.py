@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import io
+import os
 import re
 import shutil
 import stat
@@ -12,14 +13,16 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from datetime import timedelta
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, from_url
+from obstore.store import LocalStore
 
+from marathon_pipeline.dataset.remote import PATIENCE, first_contact, opened, part_bytes, pieces
 from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.records import digest
 
@@ -29,32 +32,45 @@ _READS_AT_ONCE = 16
 PARTS_DAYS = 7  # that a download which broke off waits on a machine of a store's dataset to be gone on with
 _CREATIONS = 5  # tries of one that meets another, which comes to nothing either
 _PIECES_AT_ONCE = 3  # of 5 MB each, of a file that is written: what an hour-long proxy takes in memory
+_OF_DATASET = "make it writable, or give another `dataset`"
+_OF_MACHINE = "set TMPDIR to a folder that you may write to"
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")  # in an answer that else says the same as of a missing object
+_COPIED_BYTES = 2**30  # by the store itself, which has half a minute for it; S3 would copy 5 GiB at most
 
 
 class Storage:
-    """Keys and bytes under one root. Pickles as its URL, so that a worker opens its own connection."""
+    """Keys and bytes under one root. Pickles as its URL, so that a worker opens its own connection.
 
-    def __init__(self, url: str) -> None:
+    patience: for how long a store is asked again. Unless given, one has to answer first, as workers know that it has.
+    """
+
+    def __init__(self, url: str, *, patience: timedelta | None = None) -> None:
         self.root = None if "://" in url else Path(url).expanduser().resolve()
-        self.url = url if self.root is None else str(self.root)
+        self.url = url.rstrip("/") if self.root is None else str(self.root)
+        self._patience = patience
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Storage, (self.url,)
+        return partial(Storage, patience=self._patience or PATIENCE), (self.url,)
 
     @cached_property
     def _store(self) -> Any:
+        patience = self._patience or PATIENCE
         try:
-            return LocalStore(self.root, mkdir=True) if self.root is not None else from_url(self.url)
+            store = LocalStore(self.root, mkdir=True) if self.root is not None else opened(self.url, patience)
         except (BaseError, OSError, ValueError) as error:
             raise UserError(
                 f"{self.url}: cannot be opened as a dataset ({_line(error)}); check the path or URL"
             ) from None
+        if self.root is None and self._patience is None:
+            with contextlib.suppress(FileNotFoundError), _errors(self.url, "read"):
+                first_contact(self.url)
+        return store
 
     def read(self, key: str) -> bytes:
         """Raises FileNotFoundError where there is no such key."""
         with _errors(f"{self.url}/{key}", "read"):
             path = self._file(key)
-            return path.read_bytes() if path else bytes(obstore.get(self._store, key).bytes())
+            return path.read_bytes() if path else b"".join(pieces(self._store, key))
 
     def _file(self, key: str) -> Path | None:
         """The key's file on a local disk: without obstore many small ones take a sixth of the CPU."""
@@ -81,7 +97,8 @@ class Storage:
 
     def write_file(self, key: str, path: Path) -> None:
         with _errors(f"{self.url}/{key}", "written"):
-            obstore.put(self._store, key, path, max_concurrency=_PIECES_AT_ONCE)
+            parts = part_bytes(path.stat().st_size)
+            obstore.put(self._store, key, path, chunk_size=parts, max_concurrency=_PIECES_AT_ONCE)
 
     def create(self, key: str, data: bytes) -> bool:
         """Write only where nothing is: False if something else was there already.
@@ -115,24 +132,29 @@ class Storage:
         return True
 
     def copy(self, key: str, to: str) -> None:
+        if self.root is None and self.size(key) > _COPIED_BYTES:
+            with self.local_file(key) as path:
+                self.write_file(to, path)
+            return
         with _errors(f"{self.url}/{to}", "written"):
             obstore.copy(self._store, key, to)
 
-    def remove(self, key: str) -> bool:
-        """Remove a key; False where there was none."""
-        if not self.exists(key):
-            return False
+    def remove(self, key: str) -> None:
+        """Remove a key, where it is there."""
         with _errors(f"{self.url}/{key}", "removed"), contextlib.suppress(FileNotFoundError):
             if path := self._file(key):
                 path.unlink()
             else:
                 obstore.delete(self._store, key)
-        return True
 
     def remove_all(self, keys: Sequence[str]) -> None:
-        """Those that are there, in one request."""
-        with _errors(self.url, "removed"), contextlib.suppress(FileNotFoundError):
-            obstore.delete(self._store, keys)
+        """Those that are there; S3 does it in one request."""
+        try:
+            with _errors(self.url, "removed"):
+                obstore.delete(self._store, keys)
+        except FileNotFoundError:  # other stores are asked for each, and the first that is gone keeps the rest
+            for key in keys:
+                self.remove(key)
 
     def exists(self, key: str) -> bool:
         with _errors(f"{self.url}/{key}", "read"):
@@ -165,22 +187,23 @@ class Storage:
         with tempfile.TemporaryDirectory(dir=self.scratch()) as folder:
             path = Path(folder) / Path(key).name
             with _errors(f"{self.url}/{key}", "read"), path.open("wb") as file:
-                for chunk in obstore.get(self._store, key).stream():
-                    file.write(chunk)
+                file.writelines(pieces(self._store, key))
             yield path
 
     @contextlib.contextmanager
     def open(self, key: str) -> Iterator[IO[bytes]]:
         """The key as a file to read and to seek in: its pieces are fetched as they are asked for.
 
-        Raises FileNotFoundError where there is no such key.
+        Raises FileNotFoundError where there is no such key, and while it is read Failed where the store fails.
         """
         if self.root is not None:
             with (self.root / key).open("rb") as file:
                 yield file
             return
-        reader = obstore.open_reader(self._store, key, buffer_size=_READ_AHEAD)
-        yield io.BufferedReader(_Remote(reader), _READ_AHEAD)
+        name = f"{self.url}/{key}"
+        with _errors(name, "read"):
+            reader = obstore.open_reader(self._store, key, buffer_size=_READ_AHEAD)
+        yield io.BufferedReader(_Remote(reader, name), _READ_AHEAD)
 
     def scratch(self) -> Path:
         """A local folder for half-done work, emptied when a run begins. Of a store's dataset each process has its own,
@@ -220,9 +243,9 @@ class Storage:
         return _bytes_below(self.partial())
 
     def _local(self, name: str) -> Path:
-        base = self.root if self.root is not None else Path(tempfile.gettempdir()) / f"marathon-{digest(self.url)[:12]}"
-        folder = base / name
-        with _errors(str(folder), "written"):
+        own = f"marathon-{os.getuid()}-{digest(self.url)[:12]}"  # another user could not write to the same one
+        folder = (self.root or Path(tempfile.gettempdir()) / own) / name
+        with _errors(str(folder), "written", _OF_DATASET if self.root else _OF_MACHINE):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -267,7 +290,7 @@ _HOLDING = threading.Lock()
 
 
 def _of_this_process(folder: Path) -> Path:
-    with _HOLDING, _errors(str(folder), "written"):
+    with _HOLDING, _errors(str(folder), "written", _OF_MACHINE):
         if folder not in _HELD:
             for left in folder.glob("*.lock"):
                 with contextlib.suppress(BlockingIOError, FileNotFoundError), left.open("rb") as file:
@@ -286,8 +309,8 @@ def _of_this_process(folder: Path) -> Path:
 class _Remote(io.RawIOBase):
     """An object in a store as Python's files are; obstore's own reader gives out its own kind of bytes."""
 
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
+    def __init__(self, reader: Any, name: str) -> None:
+        self._reader, self._name = reader, name
 
     def readable(self) -> bool:
         return True
@@ -296,13 +319,15 @@ class _Remote(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return int(self._reader.seek(offset, whence))
+        with _errors(self._name, "read"):
+            return int(self._reader.seek(offset, whence))
 
     def tell(self) -> int:
         return int(self._reader.tell())
 
     def readinto(self, buffer: Any) -> int:
-        data = bytes(self._reader.read(len(buffer)))
+        with _errors(self._name, "read"):
+            data = bytes(self._reader.read(len(buffer)))
         buffer[: len(data)] = data
         return len(data)
 
@@ -317,15 +342,19 @@ def _bytes_below(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def _errors(key: str, done: str) -> Iterator[None]:
+def _errors(key: str, done: str, mend: str = _OF_DATASET) -> Iterator[None]:
+    """Lets FileNotFoundError through, unless something is written: then it means no key."""
     try:
         yield
-    except (AlreadyExistsError, FileNotFoundError):
-        raise
     except (BaseError, OSError) as error:
+        if any(code in str(error) for code in _NO_BUCKET):
+            what = f"there is no bucket {key.split('/')[2]}: correct the URL, or create it"
+            raise Failed("storage", f"{key}: {what}", transient=True) from None
+        if isinstance(error, FileNotFoundError) and done != "written":
+            raise
         full = "No space left" in str(error) or "os error 28" in str(error)
         read_only = "Read-only file system" in str(error) or "ermission denied" in str(error)
-        why = "it is read-only: make it writable, or give another `dataset`" if read_only else _line(error)
+        why = f"it is read-only: {mend}" if read_only else _line(error)
         what = "the disk is full: free some space" if full else f"cannot be {done} ({why})"
         raise Failed("disk_full" if full else "storage", f"{key}: {what}", transient=True) from None
 

@@ -99,8 +99,8 @@ class Tables:
         except (FileNotFoundError, parquet.Damaged):
             return {}
 
-    def remove(self, record: type[Record], owner: str) -> bool:
-        return self.storage.remove(self.key(record, owner))
+    def remove(self, record: type[Record], owner: str) -> None:
+        self.storage.remove(self.key(record, owner))
 
     def stamps(self, record: type[Record]) -> Iterator[Outcome]:
         """Every outcome that the files of a table were written with."""

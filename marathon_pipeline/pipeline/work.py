@@ -87,7 +87,8 @@ async def carry_out(stage: Stage, dataset: Dataset, order: Order) -> list[Outcom
     journal = Journal(dataset.storage, stage.name, order.owner)
     try:
         done, rows = await _beside(dataset.storage, partial(_opened, stage, dataset, order, journal))
-    except Failed as failure:
+    except (Failed, UserError) as error:  # a UserError: this machine's keys for the store are no good
+        failure = error if isinstance(error, Failed) else Failed("storage", str(error), transient=True)
         return [_outcome(stage, order, part, 0.0, failure) for part in order.wanted]
     todo = [part for part in order.wanted if part not in done]
     if not todo:

@@ -7,7 +7,6 @@ that was read before is read again.
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Generic, TypeVar, cast
 
 import torch
@@ -184,8 +183,11 @@ def _first_fingerprint(releases: Sequence[ReleaseShards]) -> str:
     """Of the first features that are there. Raises UserError where there are none."""
     for release in releases:
         for video_id in release.videos():
-            with suppress(Failed):
+            try:
                 return read_features(release.dataset, video_id).fingerprint
+            except Failed as failure:
+                if failure.transient:
+                    raise
     raise UserError(f"{releases[0].dataset.url}: holds no features; run its job with `features` set (docs/loading.md)")
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from marathon_pipeline.dataset.storage import Storage
-from marathon_pipeline.errors import UserError
+from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.hour_llava.data.mix import Kind
 from marathon_pipeline.records import Split
 from marathon_pipeline.release.media import MEDIA_FILE, MEDIA_ROOT, MediaVersion
@@ -131,11 +131,13 @@ class ReleaseShards:
     def samples(self, key: str, select: Callable[[str], bool]) -> Iterator[Mapping[str, Any]]:
         """The samples of a media tar, one after another; `select`: which members are read. A damaged tar ends early.
 
-        Raises UserError where there is no such tar.
+        Raises UserError where there is no such tar, Failed where its store fails.
         """
         from webdataset.tariterators import group_by_keys, tar_file_expander
 
         def stop(error: Exception) -> bool:
+            if isinstance(error, Failed):
+                raise error
             return False
 
         try:

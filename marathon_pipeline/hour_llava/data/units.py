@@ -159,6 +159,8 @@ class OpenUnit:
             try:
                 shown = self._media.of(index)
             except Failed as failure:
+                if failure.transient:  # the store fails: what it holds is not known
+                    raise
                 lost.append(Unreadable(key, f"{failure.reason}: {failure.message}"))
                 continue
             rows = self.plan.rows_of(pack)

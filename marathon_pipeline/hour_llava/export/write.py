@@ -162,7 +162,9 @@ class _Writer:
         for video_id, packs in list(wanted.items()):
             try:
                 cached = read_features(self._release.dataset, video_id)
-            except Failed:
+            except Failed as failure:
+                if failure.transient:  # the store fails: what it holds is not known
+                    raise
                 continue
             source = table["data_source"][packs[0].rows[0]].as_py()
             path = self._path(str(place_of(self._format, video_id, source)))
