@@ -332,6 +332,15 @@ def test_segments_of_a_run_of_weeks_are_joined_and_few(tmp_path: Path) -> None:
     assert [o.video_id for o in Ledger(storage)] == [f"v{number}" for number in range(1000)]
 
 
+def test_a_run_that_was_overtaken_while_a_store_let_it_wait_writes_over_nothing(tmp_path: Path) -> None:
+    Ledger(Storage(str(tmp_path))).flush()
+    one, other = Ledger(Storage(str(tmp_path))), Ledger(Storage(str(tmp_path)))
+    for ledger, video in ((other, "theirs"), (one, "late")):
+        ledger.append([Outcome(video_id=video, stage="segment", status="ok", fingerprint="f")])
+        ledger.flush()
+    assert {outcome.video_id for outcome in Ledger(Storage(str(tmp_path)))} == {"theirs", "late"}
+
+
 def test_a_lease_refuses_a_second_run_and_names_the_first(tmp_path: Path) -> None:
     code = (
         "import sys, time; from marathon_pipeline.dataset.dataset import Dataset\n"

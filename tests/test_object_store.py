@@ -20,6 +20,7 @@ from object_store import BUCKET, environment, in_front, object_store
 from obstore.store import S3Store
 
 from marathon_pipeline.dataset import lease, remote
+from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.lease import Held, Lease, holder_of
 from marathon_pipeline.dataset.storage import Storage
 from marathon_pipeline.errors import Failed
@@ -69,6 +70,12 @@ def test_a_manifest_and_its_videos_are_read_from_a_store(store: str, tmp_path: P
     (source, *_), _ = sources_of_inputs([f"{ROOT}/mine/list.csv"])
     assert source.url == f"{ROOT}/mine/a b%20c.mp4" and source.licence == "CC0-1.0"
     assert fetch(source, tmp_path, DownloadSettings()).read_bytes() == b"film"
+
+
+def test_a_worker_of_a_store_s_dataset_knows_what_was_purged(store: str) -> None:
+    dataset = Dataset(f"{ROOT}/pickled", create=True)
+    dataset.removals().add("yt_a")
+    assert pickle.loads(pickle.dumps(dataset)).removals().holds("id", "yt_a")
 
 
 def test_a_lease_whose_answer_a_store_lost_is_not_taken_for_somebody_else_s(

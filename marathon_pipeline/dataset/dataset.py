@@ -38,6 +38,8 @@ class Finished:
 class Dataset:
     """Opens a dataset. Raises NoDataset where there is none (unless `create`), UserError for another format."""
 
+    _removals: Removals | None = None
+
     def __init__(self, url: str, *, create: bool = False) -> None:
         self.storage = Storage(url)
         self.url = self.storage.url
@@ -60,7 +62,6 @@ class Dataset:
                 "use the version of marathon that wrote it, or begin a new dataset"
             )
         self.tables = Tables(self.storage)
-        self._removals: Removals | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
         if self.storage.root is not None:

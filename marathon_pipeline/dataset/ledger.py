@@ -19,6 +19,7 @@ from pydantic_core import from_json
 from marathon_pipeline.dataset.columns import values
 from marathon_pipeline.dataset.snapshot import KINDS, NUMBER, Fields, Snapshot, encode, table_of, whole
 from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.errors import UserError
 from marathon_pipeline.records import Outcome, Status
 
 Key = tuple[str, str]  # stage and part
@@ -241,10 +242,15 @@ class Ledger:
             del self._segments[key]
 
     def _write(self, suffix: str, data: bytes) -> str:
+        """Never over what somebody else wrote: a store may keep a request for longer than a lease lives without beats.
+        Lines go behind theirs then. All of it anew would hide theirs: raises UserError.
+        """
         last = max([self._base, *self._segments])
         number = int(last.rpartition("/")[2].partition(".")[0]) + 1 if last else 1
-        key = f"ledger/{number:08d}.{suffix}"
-        self._storage.write(key, data)
+        while not self._storage.create(key := f"ledger/{number:08d}.{suffix}", data):
+            if suffix != "jsonl":
+                raise UserError(f"{self._storage.url}: another run writes its ledger; let that one end, then run again")
+            number += 1
         self._segments[key] = len(data)
         return key
 
