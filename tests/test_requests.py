@@ -11,7 +11,7 @@ import obstore
 import pytest
 from obstore.store import MemoryStore
 
-from marathon_pipeline.dataset import storage
+from marathon_pipeline.dataset import remote, storage
 from marathon_pipeline.dataset.dataset import Dataset, media_key
 from marathon_pipeline.dataset.journal import Answer, Journal
 from marathon_pipeline.dataset.proxies import Proxies, name_base
@@ -57,8 +57,9 @@ class Store:
 def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
     store = Store()
     methods = {name: store.counted(name) for name in ("get", "get_range", "put", "copy", "delete", "list", "head")}
-    monkeypatch.setattr(storage, "from_url", store.at)
-    monkeypatch.setattr(storage, "obstore", SimpleNamespace(**methods))
+    for module in (storage, remote):
+        monkeypatch.setattr(module, "opened", lambda url, patience: store.at(url))
+        monkeypatch.setattr(module, "obstore", SimpleNamespace(**methods))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     yield store
 

@@ -39,8 +39,9 @@ from marathon_pipeline import publish
 from marathon_pipeline.cli import app
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.dataset.storage import Storage
+from marathon_pipeline.dataset.tables import Tables
 from marathon_pipeline.dataset.traces import Names
-from marathon_pipeline.errors import UserError
+from marathon_pipeline.errors import Failed, UserError
 from marathon_pipeline.gates import Gates
 from marathon_pipeline.licences import Licences, ModelRule, SourceRule
 from marathon_pipeline.pipeline.certificate import certified, open_orders
@@ -140,6 +141,18 @@ def verifies(folder: Path) -> dict[str, Any]:
     found.pop("release.json")
     assert {path: file["sha256"] for path, file in listed["files"].items()} == found
     return listed
+
+
+def test_a_store_that_fails_for_a_moment_is_not_taken_for_a_damaged_table(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise Failed("storage", "try again", transient=True)
+
+    monkeypatch.setattr(Tables, "read", fails)
+    with pytest.raises(Failed, match="try again"):
+        purge(dataset.url, [GONE.source_id])
+    assert not dataset.removals().entries
 
 
 def test_a_purge_beside_a_release_that_is_written_is_carried_out_by_that(

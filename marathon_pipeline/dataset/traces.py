@@ -31,7 +31,8 @@ from marathon_pipeline.dataset.storage import Storage
 
 PART = r"(?:_[0-9]{8,}-[0-9]{8,})?"  # what an id of a part of a source ends in (see the stage `download`)
 _PART_AT_END = re.compile(PART + "$")
-PICTURES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".jpg", ".png"})  # pictures: no text to be found in them
+PICTURES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".jpg", ".png"})
+_WITHOUT_TEXT = PICTURES | {".safetensors"}  # features: numbers, a gigabyte an hour
 _HEX = re.compile(rb"(?<![0-9a-fA-F])[0-9a-f]{16,64}(?![0-9a-fA-F])")
 _LONGEST_HASH = 64
 _PIECE = 2**16  # of a damaged file, bytes read at once
@@ -141,7 +142,7 @@ def _kernel_of_url(url: str) -> str:
 def named_in(storage: Storage, key: str, names: Names) -> bool | None:
     """Whether a file holds any of the names, in clear, compressed or packed. None: what can be read of it holds none,
     and not all of it can."""
-    if PurePosixPath(key).suffix.lower() in PICTURES:
+    if PurePosixPath(key).suffix.lower() in _WITHOUT_TEXT:
         return False
     with storage.local_file(key) as path, path.open("rb") as file:
         return _named(PurePosixPath(key).name, file, names)
@@ -185,7 +186,7 @@ def _parts(name: str, file: IO[bytes], names: Names) -> Iterator[bool | None]:
             yield _named(stem if name.lower().endswith(suffix) else f"{stem}.tar", inner, names)
     elif suffix == ".parquet":
         yield _named_in_parquet(file, names)
-    elif suffix not in PICTURES and suffix != ".safetensors":  # features: numbers, a gigabyte an hour
+    elif suffix not in _WITHOUT_TEXT:
         data, whole = _read(file)
         yield names.in_text(data) or (False if whole and _is_text(data) else None)
 

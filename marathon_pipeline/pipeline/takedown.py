@@ -94,8 +94,10 @@ def contents_of(source: Source, videos: Iterable[Video]) -> tuple[str, ...]:
 def rows_of(dataset: Dataset, source_id: str) -> list[Video]:
     try:
         return dataset.tables.read(Video, source_id)
-    except Failed:  # damaged: it goes all the same
-        return []
+    except Failed as failure:
+        if failure.transient:  # a store that fails: what stands there is not known
+            raise
+        return []  # damaged: it goes all the same
 
 
 def rows_of_all(dataset: Dataset, source_ids: Collection[str]) -> dict[str, list[Video]]:
