@@ -17,10 +17,10 @@ test: .venv/installed-dev  ## run the tests
 	$(BIN)/pytest -n 3
 
 test-slow: .venv/installed-dev  ## what takes minutes: sudden death, failing servers, batches, and the tests' own server
-	$(BIN)/pytest -n 2 -m slow
+	$(BIN)/pytest -n 2 -m 'slow and not vllm'
 
 test-vllm: .venv/installed-dev .venv-vllm/installed  ## ask a real vLLM on the CPU, with tiny random models: 2.5 GB to install
-	$(BIN)/pytest -m vllm tests/vllm
+	$(BIN)/pytest -m '$(or $(ONLY),vllm)' tests/vllm
 
 coverage: .venv/installed-dev  ## run the tests and tell which lines and branches none of them takes
 	$(BIN)/coverage erase

@@ -66,7 +66,7 @@ def one_line(error: UserError) -> None:
 
 
 def test_mutated_videos_end_by_a_typed_reason_and_open_nothing_else(tmp_path: Path) -> None:
-    assert fuzz.outcomes(tmp_path, 20).faults == []
+    assert fuzz.outcomes(tmp_path, 10).faults == []
 
 
 @pytest.fixture(scope="module")

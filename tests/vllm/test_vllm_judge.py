@@ -10,7 +10,7 @@ from test_vllm_pipeline import JOB, journaled
 from marathon_pipeline.dataset.dataset import Dataset
 from marathon_pipeline.records import Calibration, Verdict
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_a_model_of_random_weights_judges_in_form_and_is_found_to_be_no_better_than_chance(

@@ -189,6 +189,7 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["leaving the block", "the kill -9 of its tester"])
 def test_a_server_ends_with_all_its_processes(vllm_models: dict[str, Path], tmp_path: Path, by: str) -> None:
     tester = subprocess.Popen(
