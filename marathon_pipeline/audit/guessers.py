@@ -7,6 +7,8 @@ from itertools import combinations
 
 from marathon_pipeline.wording import words
 
+_AT_ONCE = 2**16  # questions
+
 
 def longest(options: Sequence[str]) -> int | None:
     """Which option is longer than all others, in characters; None where none is."""
@@ -65,14 +67,19 @@ class Usual:
 
         if not self._right:
             return Counter(), Counter()
-        options = np.array(self._hashes, np.uint64).reshape(len(self._right), -1)
-        right, cells = np.array(self._right), np.array(self._cells)
-        rows = np.arange(len(right))
-        _, ids = np.unique(options, return_inverse=True)
-        ids = ids.reshape(options.shape)
-        often = np.bincount(ids[rows, right], minlength=int(ids.max()) + 1)[ids]
-        often[rows, right] -= 1  # its own answer is not known to who guesses
-        most = often.max(axis=1)
-        asked = (most > 0) & ((often == most[:, None]).sum(axis=1) == 1)
-        hit = asked & (often.argmax(axis=1) == right)
-        return Counter(cells[asked].tolist()), Counter(cells[hit].tolist())
+        every = np.frombuffer(self._hashes, np.uint64).reshape(len(self._right), -1)
+        rights, cells = np.frombuffer(self._right, np.uint8), np.frombuffer(self._cells, np.uint32)
+        known, times = np.unique(every[np.arange(len(rights)), rights], return_counts=True)
+        asked_of, hit_of = Counter[int](), Counter[int]()
+        for first in range(0, len(rights), _AT_ONCE):
+            options, right = every[first : first + _AT_ONCE], rights[first : first + _AT_ONCE]
+            place = np.minimum(np.searchsorted(known, options), len(known) - 1)
+            often = np.where(known[place] == options, times[place], 0)
+            often[np.arange(len(right)), right] -= 1  # its own answer is not known to who guesses
+            most = often.max(axis=1)
+            asked = (most > 0) & ((often == most[:, None]).sum(axis=1) == 1)
+            hit = asked & (often.argmax(axis=1) == right)
+            own = cells[first : first + _AT_ONCE]
+            asked_of.update(own[asked].tolist())
+            hit_of.update(own[hit].tolist())
+        return asked_of, hit_of

@@ -24,6 +24,7 @@ LIKE_MORE = 0.6
 LONG_ANSWER = 8  # words; of a shorter one every word counts
 _HASHES, _MORE = 64, 32  # of questions, and of the rest: an estimate's standard error is 0.06, and 0.09
 _BAND = 4  # hashes that agree, and two pairs are compared: 96 % of those that are as like as `LIKE`, 99 % at 0.7
+_LINKS_AT_ONCE = 2**16
 
 # One of them changed, and another thing is asked or answered.
 DECISIVE = frozenset((
@@ -82,18 +83,35 @@ class Signatures:
             keys = np.ascontiguousarray(signatures[:, first : first + _BAND]).view(np.uint64)[:, 0]
             keys = mixed(keys) ^ blocks
             order = np.argsort(keys, kind="stable")
-            same = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
+            keys = keys[order]
+            same = np.flatnonzero(keys[1:] == keys[:-1])
             one, other = order[same], order[same + 1]
             apart = groups[one] != groups[other]
             one, other = one[apart], other[apart]
-            agree = signatures[one] == signatures[other]
-            alike = agree[:, :_HASHES].mean(axis=1) >= LIKE
-            alike &= agree[:, _HASHES:].mean(axis=1) >= LIKE_MORE
+            alike = _alike(signatures, one, other)
             _join(groups, one[alike], other[alike])
-        _, place, together = np.unique(groups * self._count + videos, return_inverse=True, return_counts=True)
         size = np.bincount(groups, minlength=len(groups))[groups]
-        within, across = together[place] > 1, size > together[place]
+        some = np.flatnonzero(size > 1)
+        of_video = groups[some] * self._count + videos[some]
+        _, place, together = np.unique(of_video, return_inverse=True, return_counts=True)
+        within, across = np.zeros((2, len(groups)), np.bool_)
+        within[some], across[some] = together[place] > 1, size[some] > together[place]
         return Near(within, across, int((together > 1).sum()), len(np.unique(groups[across])))
+
+
+def _alike(
+    signatures: "NDArray[np.uint16]", one: "NDArray[np.int64]", other: "NDArray[np.int64]"
+) -> "NDArray[np.bool_]":
+    """Which links hold. Piece by piece: the signatures of all that share a band may be all there are, twice."""
+    import numpy as np
+
+    alike = np.empty(len(one), np.bool_)
+    for first in range(0, len(one), _LINKS_AT_ONCE):
+        piece = slice(first, first + _LINKS_AT_ONCE)
+        agree = signatures[one[piece]] == signatures[other[piece]]
+        enough = agree[:, :_HASHES].mean(axis=1) >= LIKE
+        alike[piece] = enough & (agree[:, _HASHES:].mean(axis=1) >= LIKE_MORE)
+    return alike
 
 
 def _join(groups: "NDArray[np.int64]", one: "NDArray[np.int64]", other: "NDArray[np.int64]") -> None:

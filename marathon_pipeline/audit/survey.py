@@ -11,7 +11,7 @@ from marathon_pipeline.audit.checks import Cell, grouped, judged, letters_of, su
 from marathon_pipeline.audit.count import TENTHS, Count
 from marathon_pipeline.audit.ends import Ends, reasons
 from marathon_pipeline.audit.judge import heard
-from marathon_pipeline.audit.near import Near
+from marathon_pipeline.audit.near import Near, Signatures
 from marathon_pipeline.audit.sample import Sampler
 from marathon_pipeline.audit.statistics import (
     CommonestCaption,
@@ -202,8 +202,8 @@ def _across(count: Count) -> tuple[int, Near]:
         found = np.bincount(np.array(places, np.uint32)[counted], minlength=len(count.numbers))
         return [int(each) for each in found]
 
+    near, count.signatures = count.signatures.near(), Signatures()  # nothing takes more memory than they do
     _, group, sizes = np.unique(np.array(count.hashes, np.uint64), return_inverse=True, return_counts=True)
-    near = count.signatures.near()
     across, guessed_and_hit = by_cell(count.places, sizes[group] > 1), count.usual.counts()
     near_within, near_across = (by_cell(count.signed, found) for found in (near.within, near.across))
     for cell, number in count.numbers.items():
