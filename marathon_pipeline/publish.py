@@ -24,7 +24,7 @@ from marathon_pipeline.licences import Licences, load_licences
 from marathon_pipeline.pipeline.progress import bar
 from marathon_pipeline.pipeline.purge import settle
 from marathon_pipeline.pipeline.standing import held
-from marathon_pipeline.release.plan import next_revision, revision_before
+from marathon_pipeline.release.plan import Planned, next_revision, planned_release, revision_before
 from marathon_pipeline.release.release_file import Approval, folder_of
 from marathon_pipeline.release.rules import ReleaseRules
 from marathon_pipeline.release.write import write_release
@@ -80,9 +80,12 @@ def conclude(rules: JobRules, dataset: Dataset, console: Console, lease: Lease) 
             with bar(console) as show:
                 found = write_audit(dataset, standards, config.audit.sample_per_task, partial(show, "audit")).statistics
     if config.release is not None:
-        name = next_revision(dataset, config.release.name, rules.of_release(dataset))
+        of_release = rules.of_release(dataset)
+        planned = planned_release(dataset, of_release)
+        name = next_revision(dataset, config.release.name, of_release, planned)
         try:
-            ended.summary += _release_lines(rules, dataset, name, config.release.despite, found, console, lease)
+            lines = _release_lines(rules, dataset, name, config.release.despite, console, lease, found, planned)
+            ended.summary += lines
         except UserError as error:  # a broken gate, say: what the run has done is told all the same
             ended.summary.append(f"release  {error}")
             ended.failures = 1
@@ -96,9 +99,10 @@ def _release_lines(
     dataset: Dataset,
     name: str,
     despite: str,
-    found: Statistics | None,
     console: Console,
     lease: Lease,
+    found: Statistics | None = None,
+    planned: Planned | None = None,
 ) -> list[str]:
     """found: by the audit, where there was one."""
     standards, content = rules.standards, rules.config.stage_settings().model_dump(mode="json")
@@ -118,6 +122,7 @@ def _release_lines(
             dataset,
             name,
             rules.of_release(dataset),
+            planned=planned,
             approve=approve,
             still_held=lease.check,
             content=content,
@@ -165,7 +170,7 @@ def release_dataset(url: str, name: str, despite: str, console: Console) -> list
     config = job_of(dataset)
     with held(dataset) as lease:
         settle(dataset)
-        lines = _release_lines(rules_of(config), dataset, name, despite, None, console, lease)
+        lines = _release_lines(rules_of(config), dataset, name, despite, console, lease)
         late = settle(dataset)  # what was asked for meanwhile of who holds the dataset
         return [*lines, *(f"purge    {line}" for gone in late for line in gone.lines())]
 

@@ -419,7 +419,8 @@ def test_a_release_follows_which_gates_count(tmp_path: Path) -> None:
 
     def fingerprint(gates: Gates) -> str:
         settings = ReleaseSettings(media=False)
-        return planned_release(dataset, ReleaseRules(settings, TAXONOMY, in_force(gates, dataset.ledger)))[f"qa/{TASK}"]
+        rules = ReleaseRules(settings, TAXONOMY, in_force(gates, dataset.ledger))
+        return planned_release(dataset, rules).parts[f"qa/{TASK}"]
 
     counting = fingerprint(GATES)
     dataset.ledger.append([outcome("calibrate", tallies={})])

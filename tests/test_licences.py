@@ -80,7 +80,7 @@ def test_a_caption_that_may_not_be_released_does_not_stand_there_as_an_answer(
     planned = {}
     for name, licences in (("demo-1", rules(tmp_path, f"{{{ALL}}}")), ("demo-2", rules(tmp_path, *forbidding))):
         info = write_release(dataset, name, held := ReleaseRules(SETTINGS, taxonomy, Gates(), licences))
-        planned[name] = planned_release(dataset, held)
+        planned[name] = planned_release(dataset, held).parts
     folder = Path(info.url)
     listed = json.loads((folder / "release.json").read_text())
     assert {row["task"] for row in samples(folder)} == {"object_attribute"}

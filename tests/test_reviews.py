@@ -243,7 +243,7 @@ def test_the_report_says_who_signed_and_judgements_of_what_is_gone_do_not_count(
     assert (reviewed.whole.judged, reviewed.half, reviewed.gone) == (3, 1, 1)
     assert "Signed by Ada (4 judged; 2026-01-02), Ben (3 judged; 2026-01-02)." in page
     assert "Ada and Ben agree on 3 of 3" in page
-    assert planned_release(dataset, ReleaseRules(ReleaseSettings(), TAXONOMY, SHIPPED))
+    assert planned_release(dataset, ReleaseRules(ReleaseSettings(), TAXONOMY, SHIPPED)).parts
 
 
 def _page(dataset: Dataset, standards: Standards) -> str:

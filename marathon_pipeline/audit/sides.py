@@ -99,12 +99,12 @@ class DatasetSide:
         known: dict[frozenset[str], frozenset[str]] = {}  # each once: most videos are alike in all
         if self._gates != other._gates:
             return found
-        ours, theirs = self._dataset.ledger, other._dataset.ledger
         for video_id in sorted(self.videos.intersection(other.videos, videos)):
             if self._reviews.rejected(video_id) == other._reviews.rejected(video_id):
                 both = frozenset(self._finished[video_id].tasks).intersection(other._finished[video_id].tasks, tasks)
+                ours, theirs = (side._dataset.ledger.contents(video_id) for side in (self, other))
                 same = frozenset(task for task in both if all(
-                    (rows := ours.content(stage, video_id, task)) and rows == theirs.content(stage, video_id, task)
+                    (rows := ours.get((stage, task))) and rows == theirs.get((stage, task))
                     for stage in ("qa", "verify")
                 ))  # fmt: skip
                 if same:

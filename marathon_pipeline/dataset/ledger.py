@@ -119,10 +119,13 @@ class Ledger:
             known[key] = Known(*(fields[name] for name in Known._fields))
         return known
 
-    def content(self, stage: str, video_id: str, part: str = "") -> str:
-        """The content hash of the rows that a stage wrote; nothing where it wrote none."""
-        known = self.known(stage, video_id, part)
-        return known.content if known else ""
+    def contents(self, owner: str) -> dict[Key, str]:
+        """The content hashes of the rows that stages wrote, by stage and part."""
+        rows = self._snapshot.of(owner, ("stage", "part", "content")) if self._snapshot else ()
+        found = {(stage, part): content for stage, part, content in rows}
+        for key, line in self._lines.get(owner, {}).items():
+            found[key] = whole(from_json(line.json))["content"]
+        return found
 
     def __iter__(self) -> Iterator[Outcome]:
         """The newest last."""
@@ -133,6 +136,8 @@ class Ledger:
         return self._outcomes(stage, newest_first=True)
 
     def _outcomes(self, *stages: str, newest_first: bool) -> Iterator[Outcome]:
+        if stages and not len(self.table("stage", stages=stages)):
+            return  # else every column of all stages is decoded for nothing
         table = self.table(*KINDS, stages=stages)
         order = np.argsort(table[NUMBER].to_numpy())
         for first in range(0, len(order), _AT_ONCE):

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from marathon_pipeline.dataset.dataset import Dataset
@@ -69,29 +69,41 @@ def place(dataset: Dataset, rules: ReleaseRules) -> list[Placed]:
     return placed
 
 
-def planned_release(dataset: Dataset, rules: ReleaseRules) -> dict[str, str]:
-    """The fingerprint of each part of a release made now: `qa/<task>`, `videos`, `captions`, `media`, `card`."""
-    return planned_parts(dataset, releasable(place(dataset, rules)), rules)
+@dataclass(frozen=True)
+class Planned:
+    """A release made now. `finished`: its videos, and those of which nothing may be released.
+
+    parts: the fingerprint of each part: `qa/<task>`, `videos`, `captions`, `media`, `card`.
+    """
+
+    finished: Sequence[Placed]
+    parts: Mapping[str, str]
 
 
-def planned_parts(dataset: Dataset, placed: Sequence[Placed], rules: ReleaseRules) -> dict[str, str]:
+def planned_release(dataset: Dataset, rules: ReleaseRules) -> Planned:
+    finished = place(dataset, rules)
+    return Planned(finished, _parts(dataset, releasable(finished), rules))
+
+
+def _parts(dataset: Dataset, placed: Sequence[Placed], rules: ReleaseRules) -> dict[str, str]:
     settings, taxonomy, licences, frozen = rules.settings, rules.taxonomy, rules.licences, rules.frozen
 
-    content = dataset.ledger.content
+    downloaded = _contents(dataset, "download")
     qa: dict[str, list[object]] = {}
     videos: list[object] = []
     captions: list[object] = []
     for video in sorted(placed, key=lambda video: video.video_id):
         row = [video.video_id, video.split, video.bucket % settings.shards, shown(video.source)]
-        row.append(content("download", video.source.source_id))
+        row.append(downloaded.get(video.source.source_id, ""))
         videos.append(row)
-        texts = [content(stage, video.video_id) for stage in ("caption_clips", "caption_events", "summarize")]
+        contents = dataset.ledger.contents(video.video_id)
+        texts = [contents.get((stage, ""), "") for stage in ("caption_clips", "caption_events", "summarize")]
         captions.append([*row, video.rule.captions, *texts])
         for task in video.tasks:
             rejected = sorted(judged for judged in video.rejected if judged.task == task)
-            contents = [content(stage, video.video_id, task) for stage in ("qa", "verify")]
+            of_task = [contents.get((stage, task), "") for stage in ("qa", "verify")]
             allowed = video.rule.allows_qa(taxonomy.task(task).retells)
-            qa.setdefault(task, []).append([*row, allowed, *contents, *([rejected] if rejected else ())])
+            qa.setdefault(task, []).append([*row, allowed, *of_task, *([rejected] if rejected else ())])
     parts = {}
     for task, rows in qa.items():
         by_model = [[rule.model, rule.allows_qa(taxonomy.task(task).retells)] for rule in licences.models]
@@ -136,9 +148,10 @@ def media_shards(
     for video in sorted(placed, key=lambda video: video.order(settings.media_shards)):
         shards.setdefault(video.order(settings.media_shards)[:2], []).append(video)
 
+    segmented, downloaded = _contents(dataset, "segment"), _contents(dataset, "download")
+
     def row(video: Placed) -> list[object]:
-        content = dataset.ledger.content
-        contents = [content("segment", video.video_id), content("download", video.source.source_id)]
+        contents = [segmented.get(video.video_id, ""), downloaded.get(video.source.source_id, "")]
         return [video.video_id, shown(video.source), *contents]
 
     return [
@@ -147,15 +160,23 @@ def media_shards(
     ]
 
 
+def _contents(dataset: Dataset, stage: str) -> dict[str, str]:
+    """The content hashes of the rows that a stage of one part wrote, by owner."""
+    return dict(dataset.ledger.rows("video_id", "content", stages=[stage]))
+
+
 def shown(source: Source) -> dict[str, object]:
     """What a release says about a source. A path is none of its readers' business."""
     return source.model_dump(include={"source_id", "data_source", "url", "licence", "licence_evidence"})
 
 
-def next_revision(dataset: Dataset, base: str, rules: ReleaseRules) -> str:
-    """`<base>-<n>`: the latest release of that name where it is current, else the one to write next."""
+def next_revision(dataset: Dataset, base: str, rules: ReleaseRules, planned: Planned | None = None) -> str:
+    """`<base>-<n>`: the latest release of that name where it is current, else the one to write next.
+
+    planned: what is to be in it, where the caller knows that.
+    """
     latest = _latest(dataset, base)
-    if latest and latest.parts == planned_release(dataset, rules):
+    if latest and latest.parts == (planned or planned_release(dataset, rules)).parts:
         return latest.name
     return f"{base}-{max((n for n, _ in _revisions(base, _names_given(dataset))), default=0) + 1}"
 
@@ -172,7 +193,7 @@ def stale_tasks(dataset: Dataset, base: str, rules: ReleaseRules) -> set[str]:
     """The tasks whose QA differs from that of the latest `<base>-<n>`; where there is none, all that are finished."""
     latest = _latest(dataset, base)
     released = latest.parts if latest else {}
-    planned = planned_release(dataset, rules)
+    planned = planned_release(dataset, rules).parts
     changed = {part for part in released.keys() | planned.keys() if released.get(part) != planned.get(part)}
     return {part.removeprefix("qa/") for part in changed if part.startswith("qa/")}
 

@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from marathon_pipeline.release.croissant import describe
 from marathon_pipeline.release.files import Folder, intact
 from marathon_pipeline.release.media import write_media
 from marathon_pipeline.release.parts import CaptionWriter, QAWriter, VideoWriter
-from marathon_pipeline.release.plan import Placed, opted_out, place, planned_parts, releasable, with_media
+from marathon_pipeline.release.plan import Placed, Planned, opted_out, planned_release, releasable, with_media
 from marathon_pipeline.release.release_file import (
     FILE_NAME,
     ROOT,
@@ -60,12 +60,15 @@ def write_release(
     name: str,
     rules: ReleaseRules,
     *,
+    planned: Planned | None = None,
     approve: Callable[[], Approval] = Approval,
     still_held: Callable[[], None] = lambda: None,
     content: Mapping[str, object] | None = None,
     progress: Progress | None = None,
 ) -> ReleaseInfo:
     """Write release `name` of all that is finished, passes the gates for items, and may be passed on.
+
+    planned: what is to be in it, where the caller knows that.
 
     approve: asked once, before anything is written; raises UserError where the dataset may not be released. still_held:
     called before the file that makes it a release is written, after hours perhaps; raises UserError where another run
@@ -79,9 +82,9 @@ def write_release(
         raise UserError(
             f"release name {name!r}: use up to 100 letters, digits, '.', '_' and '-', a letter or digit first"
         )
-    finished = place(dataset, rules)
+    planned = planned or planned_release(dataset, rules)
+    finished, parts = planned.finished, dict(planned.parts)
     placed = releasable(finished)
-    parts = planned_parts(dataset, placed, rules)
     if existing := read_release(dataset, name):
         if existing.parts != parts:
             raise UserError(f"release {name} holds other content and releases never change; choose another name")
@@ -116,7 +119,7 @@ class _Writer:
         dataset: Dataset,
         name: str,
         rules: ReleaseRules,
-        finished: list[Placed],
+        finished: Sequence[Placed],
         parts: dict[str, str],
         scratch: Path,
         progress: Progress,
