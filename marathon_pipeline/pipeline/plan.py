@@ -111,12 +111,10 @@ class Planner:
         open_parts: set[tuple[str, str]] = set()  # (stage, part) that is stale or waiting
         for stage in self.stages[1:]:
             work, waiting, reached = Work(stage, video_id, source_id), [], False
-            whole = [record for record in stage.reads if self._writer[record].parts == ("",)]
-            same = {record: self._above(record, "", video_id, source_id) for record in whole}  # for every part
             for part in stage.parts:
                 if not self._selects(part):
                     continue
-                above = [same.get(record) or self._above(record, part, video_id, source_id) for record in stage.reads]
+                above = [self._above(record, part, video_id, source_id) for record in stage.reads]
                 if any((name, its_part) in open_parts for name, its_part, _ in above):
                     if self._is_frozen(work, self._ledger.known(stage.name, video_id, part)):
                         work.kept += (part,)

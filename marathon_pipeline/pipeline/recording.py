@@ -56,7 +56,7 @@ class Recording(Watchers):
             ray_address=self._settings.ray_address,
             workers=self._settings.workers,
         )
-        self._tell(at_once=True)
+        self._tell()  # with the first step, or the next beat: the lease itself was written just now
         return self
 
     def __exit__(
